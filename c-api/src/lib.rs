@@ -1,0 +1,341 @@
+//! The C library: what `include/alloc.h` declares, one line each over `allokit_select::api`.
+//!
+//! Owns: the exported names, nothing else. `exports.txt` lists them. Each allocating function exists three times: plain
+//! (attributed to its caller's return address when tracking is on), `_at` (file and line) and `_site` (a macro's record).
+#![no_std]
+#![cfg_attr(test, allow(dead_code))] // a test program has no load and exit hooks
+#![allow(clippy::missing_safety_doc)] // alloc.h says what each function wants
+
+use allokit_core::{Backend, Site, Stats};
+use allokit_platform::{errno, stderr::Stderr};
+use allokit_report::{Format, fault};
+#[cfg(feature = "track")]
+use allokit_select::api::Origin;
+use allokit_select::api::{self, Plain};
+use allokit_select::{Selected, leaks, settings};
+use core::ffi::{c_char, c_void};
+use core::fmt;
+
+#[cfg(not(any(test, allokit_rust_library)))]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    use core::fmt::Write;
+    let mut out = Stderr::new();
+    let _ = writeln!(out, "allokit: internal error, please report it: {info}");
+    out.flush();
+    allokit_platform::abort()
+}
+
+// core was built to unwind and names this function; nothing here unwinds. Hidden, so that no other Rust library in the
+// program meets it.
+#[cfg(all(not(any(test, allokit_rust_library)), target_os = "linux"))]
+core::arch::global_asm!(".weak rust_eh_personality", ".hidden rust_eh_personality", "rust_eh_personality:");
+
+// Nothing else names libc, and the shared library must.
+#[cfg(not(test))]
+#[link(name = "c")]
+unsafe extern "C" {}
+
+extern "C" fn at_load() {
+    if !serves() {
+        return;
+    }
+    settings::read_environment();
+    api::prepare();
+}
+
+extern "C" fn at_exit() {
+    if serves() {
+        leaks::at_exit();
+    }
+}
+
+/// Whether this copy of the library is the one that the process calls. Two shared objects may each hold the static
+/// library; the loader binds the public names of both to the first one's, and the second must keep quiet: it would warn
+/// about the environment, and report at exit on an allocator that served nobody.
+fn serves() -> bool {
+    static BOUND: extern "C" fn() -> *const c_char = ak_backend_name;
+    // SAFETY: reads a static of ours; volatile, so that it is what the loader wrote there.
+    let bound = unsafe { (&raw const BOUND).read_volatile() };
+    core::ptr::eq(bound(), backend_name())
+}
+
+allokit_platform::at_load!(at_load);
+allokit_platform::at_exit!(at_exit);
+
+/// The exported entry: with tracking built in, a test of the mode; without it, the plain function.
+#[cfg(feature = "track")]
+macro_rules! plain_entry {
+    ($count:tt $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        allokit_platform::entry! {
+            $count,
+            #[doc = concat!("See `", stringify!($name), "` in alloc.h.")]
+            pub fn $name($($arg: $type),*) $(-> $result)?;
+            mode = api::MODE, plain = plain, slow = slow;
+        }
+    };
+}
+
+#[cfg(not(feature = "track"))]
+macro_rules! plain_entry {
+    ($count:tt $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        #[doc = concat!("See `", stringify!($name), "` in alloc.h.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            // SAFETY: the C caller's promise.
+            unsafe { plain($($arg),*) }
+        }
+    };
+}
+
+/// Defines the three forms of a function; the body is written once and made for each source.
+macro_rules! general {
+    ($($count:tt $name:ident $at:ident $site:ident = |$source:ident $(, $arg:ident: $type:ty)*| $(-> $result:ty)? $body:block)*) => {$(
+        #[doc(hidden)]
+        pub mod $name {
+            use super::*;
+
+            #[inline]
+            unsafe extern "C" fn plain($($arg: $type),*) $(-> $result)? {
+                let $source = Plain;
+                // SAFETY: the C caller's promise.
+                #[allow(unused_unsafe)]
+                unsafe { $body }
+            }
+
+            /// Decides the mode if it is not decided yet.
+            #[cfg(feature = "track")]
+            #[inline(always)]
+            unsafe fn not_plain(origin: Origin, $($arg: $type),*) $(-> $result)? {
+                if api::mode() == api::TRACKED {
+                    let $source = origin;
+                    // SAFETY: the C caller's promise.
+                    #[allow(unused_unsafe)]
+                    return unsafe { $body };
+                }
+                // SAFETY: the C caller's promise.
+                unsafe { plain($($arg),*) }
+            }
+
+            // Functions of their own, so that the plain side of the entries needs no stack frame.
+            #[cfg(feature = "track")]
+            #[inline(never)]
+            unsafe extern "C" fn slow($($arg: $type,)* caller: usize) $(-> $result)? {
+                // SAFETY: the C caller's promise.
+                unsafe { not_plain(Origin::Caller(caller), $($arg),*) }
+            }
+
+            #[cfg(feature = "track")]
+            #[inline(never)]
+            unsafe extern "C" fn slow_at($($arg: $type,)* file: *const c_char, line: u32) $(-> $result)? {
+                // SAFETY: the C caller's promise.
+                unsafe { not_plain(Origin::At(file, line), $($arg),*) }
+            }
+
+            #[cfg(feature = "track")]
+            #[inline(never)]
+            unsafe extern "C" fn slow_site($($arg: $type,)* site: *mut Site) $(-> $result)? {
+                // SAFETY: the C caller's promise.
+                unsafe { not_plain(Origin::Site(site), $($arg),*) }
+            }
+
+            plain_entry! { $count $name($($arg: $type),*) $(-> $result)? }
+
+            #[doc = concat!("See `", stringify!($at), "` in alloc.h.")]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $at($($arg: $type,)* file: *const c_char, line: u32) $(-> $result)? {
+                #[cfg(feature = "track")]
+                if !api::is_plain() {
+                    // SAFETY: the C caller's promise.
+                    return unsafe { slow_at($($arg,)* file, line) };
+                }
+                let _ = (file, line);
+                // SAFETY: the C caller's promise.
+                unsafe { plain($($arg),*) }
+            }
+
+            #[doc = concat!("See `", stringify!($site), "` in alloc.h.")]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $site($($arg: $type,)* site: *mut Site) $(-> $result)? {
+                #[cfg(feature = "track")]
+                if !api::is_plain() {
+                    // SAFETY: the C caller's promise.
+                    return unsafe { slow_site($($arg,)* site) };
+                }
+                let _ = site;
+                // SAFETY: the C caller's promise.
+                unsafe { plain($($arg),*) }
+            }
+        }
+        pub use $name::*;
+    )*};
+}
+
+general! {
+    1 ak_alloc ak_alloc_at ak_alloc_site
+        = |s, size: usize| -> *mut c_void { api::alloc(s, size).cast() }
+    2 ak_calloc ak_calloc_at ak_calloc_site
+        = |s, count: usize, size: usize| -> *mut c_void { api::calloc(s, count, size).cast() }
+    2 ak_alloc_aligned ak_alloc_aligned_at ak_alloc_aligned_site
+        = |s, size: usize, alignment: usize| -> *mut c_void { api::alloc_aligned(s, size, alignment).cast() }
+    3 ak_calloc_aligned ak_calloc_aligned_at ak_calloc_aligned_site
+        = |s, count: usize, size: usize, alignment: usize| -> *mut c_void {
+            api::calloc_aligned(s, count, size, alignment).cast()
+        }
+    2 ak_realloc ak_realloc_at ak_realloc_site
+        = |s, ptr: *mut c_void, size: usize| -> *mut c_void { api::realloc(s, ptr.cast(), size).cast() }
+    3 ak_reallocarray ak_reallocarray_at ak_reallocarray_site
+        = |s, ptr: *mut c_void, count: usize, size: usize| -> *mut c_void {
+            api::reallocarray(s, ptr.cast(), count, size).cast()
+        }
+    4 ak_reallocarray_aligned ak_reallocarray_aligned_at ak_reallocarray_aligned_site
+        = |s, ptr: *mut c_void, count: usize, size: usize, alignment: usize| -> *mut c_void {
+            api::reallocarray_aligned(s, ptr.cast(), count, size, alignment).cast()
+        }
+    1 ak_free ak_free_at ak_free_site
+        = |s, ptr: *mut c_void| { api::free(s, ptr.cast()) }
+    2 ak_free_sized ak_free_sized_at ak_free_sized_site
+        = |s, ptr: *mut c_void, size: usize| { api::free_sized(s, ptr.cast(), size) }
+    1 ak_usable_size ak_usable_size_at ak_usable_size_site
+        = |s, ptr: *const c_void| -> usize { api::usable_size(s, ptr.cast()) }
+    1 ak_strdup ak_strdup_at ak_strdup_site
+        = |s, text: *const c_char| -> *mut c_char { api::strdup(s, text) }
+    2 ak_strndup ak_strndup_at ak_strndup_site
+        = |s, text: *const c_char, n: usize| -> *mut c_char { api::strndup(s, text, n) }
+    2 ak_memdup ak_memdup_at ak_memdup_site
+        = |s, from: *const c_void, n: usize| -> *mut c_void { api::memdup(s, from.cast(), n).cast() }
+}
+
+/// See `ak_version` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// See `ak_abi_version` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_abi_version() -> u32 {
+    allokit_core::ABI_VERSION
+}
+
+/// See `ak_backend_name` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_backend_name() -> *const c_char {
+    backend_name()
+}
+
+fn backend_name() -> *const c_char {
+    match Selected::NAME {
+        "native" => c"native",
+        "mimalloc" => c"mimalloc",
+        "jemalloc" => c"jemalloc",
+        _ => c"system",
+    }
+    .as_ptr()
+}
+
+/// See `ak_stats_get` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_stats_get(st: *mut Stats) -> bool {
+    // SAFETY: the C caller's promise.
+    unsafe { api::stats_get(st) }
+}
+
+/// See `ak_stats_print` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_stats_print() {
+    // Stderr never fails.
+    let _ = api::stats_write(Format::Text, &mut Stderr::new());
+}
+
+/// `ak_write_fn`
+pub type WriteFn = Option<unsafe extern "C" fn(text: *const c_char, length: usize, arg: *mut c_void)>;
+
+/// A C writer as a Rust one.
+struct Writer {
+    write: unsafe extern "C" fn(text: *const c_char, length: usize, arg: *mut c_void),
+    arg: *mut c_void,
+}
+
+impl fmt::Write for Writer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // SAFETY: the C caller's writer takes any text with its argument.
+        unsafe { (self.write)(text.as_ptr().cast(), text.len(), self.arg) };
+        Ok(())
+    }
+}
+
+/// See `ak_stats_write` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_stats_write(format: u32, write: WriteFn, arg: *mut c_void) -> bool {
+    let format = match format {
+        0 => Format::Text,
+        1 => Format::Json,
+        2 => Format::Prometheus,
+        _ => return invalid(),
+    };
+    match write {
+        Some(write) => api::stats_write(format, &mut Writer { write, arg }).is_ok(),
+        None => invalid(),
+    }
+}
+
+fn invalid() -> bool {
+    errno::set(errno::EINVAL);
+    false
+}
+
+/// See `ak_track_set` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_track_set(level: u32) -> bool {
+    api::track_set(level)
+}
+
+/// See `ak_track_get` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_track_get() -> u32 {
+    api::track_get() as u32
+}
+
+/// See `ak_leaks_print` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_leaks_print() -> usize {
+    leaks::print()
+}
+
+/// See `ak_mark` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_mark() {
+    leaks::mark();
+}
+
+/// See `ak_assert_balanced` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_assert_balanced(context: *const c_char) -> bool {
+    // SAFETY: the C caller's promise.
+    unsafe { leaks::assert_balanced(context) }
+}
+
+/// See `ak_policy_set` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_policy_set(policy: u32) -> bool {
+    fault::set_policy(match policy {
+        0 => fault::Policy::Abort,
+        1 => fault::Policy::Report,
+        2 => fault::Policy::Quiet,
+        _ => return invalid(),
+    });
+    true
+}
+
+/// See `ak_policy_get` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_policy_get() -> u32 {
+    fault::policy() as u32
+}
+
+/// See `ak_fault_count` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_fault_count() -> u64 {
+    fault::count()
+}

@@ -1,0 +1,97 @@
+//! What an allocator must do to serve as a backend, or as a layer over one.
+
+use crate::Stats;
+use core::fmt;
+
+/// An allocator for the whole process. It has no value: its state is global, as `malloc`'s is, so a layer over a
+/// backend is a type (`Tracked<B>`), and a layer that is not named in a build does not exist in it.
+///
+/// All functions may be called from any thread at any time, also while the thread or the process ends and in a forked
+/// child. None of them panics or unwinds.
+///
+/// # Safety
+/// An implementation keeps, for every block it hands out until the block is freed: it is exclusive, it has at least the
+/// size and alignment asked for and at least [`crate::MIN_ALIGN`], and a zero size gives a unique block. It returns null
+/// with `errno = ENOMEM` when it cannot, for any size up to `usize::MAX`, and then has changed nothing.
+pub unsafe trait Backend: 'static {
+    /// `"native"`, `"mimalloc"`, `"jemalloc"`, `"system"`.
+    const NAME: &'static str;
+
+    /// A block of `size` bytes, contents undefined.
+    fn alloc(size: usize) -> *mut u8;
+
+    /// A zeroed block of `size` bytes.
+    fn alloc_zeroed(size: usize) -> *mut u8;
+
+    /// A block aligned to `align`: a valid alignment by [`crate::is_valid_align`] (debug-asserted).
+    fn alloc_aligned(size: usize, align: usize) -> *mut u8;
+
+    /// As [`Backend::alloc_aligned`], zeroed.
+    fn alloc_aligned_zeroed(size: usize, align: usize) -> *mut u8 {
+        let block = Self::alloc_aligned(size, align);
+        if !block.is_null() {
+            // SAFETY: the block is exclusive and holds at least `size` bytes.
+            unsafe { block.write_bytes(0, size) };
+        }
+        block
+    }
+
+    /// Resizes a block, moving it when it must; the contents are kept up to the smaller size, the alignment only up to
+    /// [`crate::MIN_ALIGN`]. Null on failure, the block untouched. `size` is not 0.
+    ///
+    /// # Safety
+    /// `ptr` is a live block of this backend; when the result is not null, `ptr` is no longer.
+    unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8;
+
+    /// As [`Backend::realloc`], and the result is aligned to `align`.
+    ///
+    /// # Safety
+    /// As [`Backend::realloc`].
+    unsafe fn realloc_aligned(ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+        let block = Self::alloc_aligned(size, align);
+        if !block.is_null() {
+            // SAFETY: both blocks are live and distinct, and hold at least the bytes copied.
+            unsafe {
+                let kept = Self::usable_size(ptr).min(size);
+                block.copy_from_nonoverlapping(ptr, kept);
+                Self::free(ptr);
+            }
+        }
+        block
+    }
+
+    /// Frees a block. Preserves `errno`.
+    ///
+    /// # Safety
+    /// `ptr` is a live block of this backend (not null), and is no longer afterwards.
+    unsafe fn free(ptr: *mut u8);
+
+    /// Frees a block of which the caller knows the size that it asked for.
+    ///
+    /// # Safety
+    /// As [`Backend::free`], and `size` is what the block was last allocated or resized to.
+    #[inline]
+    unsafe fn free_sized(ptr: *mut u8, size: usize) {
+        let _ = size;
+        // SAFETY: the caller's promise.
+        unsafe { Self::free(ptr) }
+    }
+
+    /// How many bytes of the block may be used: at least what was asked for.
+    ///
+    /// # Safety
+    /// `ptr` is a live block of this backend.
+    unsafe fn usable_size(ptr: *const u8) -> usize;
+
+    /// Fills in what the backend knows and marks it in [`Stats::known`]; the other fields are left alone.
+    fn stats(stats: &mut Stats);
+
+    /// Writes the backend's own statistics in its own words; nothing where it has none.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    fn write_own_stats(out: &mut dyn fmt::Write) -> fmt::Result {
+        let _ = out;
+        Ok(())
+    }
+}

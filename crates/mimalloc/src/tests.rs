@@ -1,0 +1,42 @@
+//! The contract, and what this backend tells about itself.
+
+#[path = "../../system/contract.rs"]
+mod contract;
+
+use crate::Mimalloc;
+use allokit_core::{Backend, Known, Stats};
+use std::string::String;
+
+#[test]
+fn the_contract() {
+    init();
+    contract::check::<Mimalloc>();
+}
+
+#[test]
+fn statistics() {
+    init();
+    let before = stats();
+    // A compiler that knows malloc and free would drop the pair.
+    let block = std::hint::black_box(Mimalloc::alloc(50 << 20));
+    // SAFETY: the block is live.
+    unsafe { block.write_bytes(1, 50 << 20) };
+    let with_block = stats();
+    // SAFETY: as above.
+    unsafe { Mimalloc::free(block) };
+    assert!(with_block.known.has(Known::COMMITTED_BYTES));
+    assert!(with_block.committed_bytes >= before.committed_bytes + (50 << 20), "{before:?} {with_block:?}");
+    let mut text = String::new();
+    Mimalloc::write_own_stats(&mut text).unwrap();
+    assert!(text.len() > 100 && text.len() < 20_000 && text.ends_with('\n'), "{text}");
+}
+
+fn stats() -> Stats {
+    let mut stats = Stats::new();
+    Mimalloc::stats(&mut stats);
+    stats
+}
+
+fn init() {
+    crate::init();
+}

@@ -1,0 +1,171 @@
+//! Size classes: steps of 16 bytes up to 128, then eight to a doubling, so that a block is at most 12.5 % larger than
+//! asked for (or 15 bytes). Class 0 is none.
+
+/// The largest size that a class serves; above it a block is a run of its own.
+pub const SMALL_MAX: usize = 32 << 10;
+/// How many classes there are; they are numbered from 1.
+pub const CLASS_COUNT: usize = 72;
+/// Bins in a heap: more than classes, so that seven bits index them without a check.
+pub(crate) const BINS: usize = 128;
+/// Up to this size the class comes from a table.
+pub(crate) const TABLE_MAX: usize = 1024;
+
+/// The unit of address space: 64 KiB.
+pub(crate) const UNIT_SHIFT: u32 = 16;
+/// See [`UNIT_SHIFT`].
+pub(crate) const UNIT: usize = 1 << UNIT_SHIFT;
+
+/// How many bytes of free blocks a bin may gather between two looks at its length.
+const BIN_BYTES: usize = 32 << 10;
+/// How many bytes of a fresh page are made into blocks at a time.
+const CARVE_BYTES: usize = 8 << 10;
+
+/// What is known of a class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Class {
+    /// The size of its blocks in bytes.
+    pub size: u32,
+    /// How many units a page of it has.
+    pub units: u32,
+    /// How many blocks fit a page.
+    pub capacity: u32,
+    /// How many frees until the bin's length is looked at.
+    pub budget: i32,
+    /// How many blocks are carved at a time.
+    pub step: u32,
+}
+
+const fn size_of_class(class: usize) -> usize {
+    if class <= 8 {
+        class * 16
+    } else {
+        let doubling = (class - 9) / 8;
+        let step = (class - 9) % 8;
+        (9 + step) << (doubling + 4)
+    }
+}
+
+const fn describe(class: usize) -> Class {
+    let size = size_of_class(class);
+    let mut units = 1;
+    while units * UNIT / size < 8 {
+        units += 1;
+    }
+    let budget = BIN_BYTES / size;
+    let step = CARVE_BYTES / size;
+    Class {
+        size: size as u32,
+        units: units as u32,
+        capacity: (units * UNIT / size) as u32,
+        budget: if budget < 4 { 4 } else { budget as i32 },
+        step: if step < 1 { 1 } else { step as u32 },
+    }
+}
+
+const fn describe_all() -> [Class; BINS] {
+    let mut all = [Class { size: 0, units: 0, capacity: 0, budget: 0, step: 0 }; BINS];
+    let mut class = 1;
+    while class <= CLASS_COUNT {
+        all[class] = describe(class);
+        class += 1;
+    }
+    assert!(all[CLASS_COUNT].size as usize == SMALL_MAX);
+    all
+}
+
+static CLASSES: [Class; BINS] = describe_all();
+
+const fn tiny_table() -> [u8; TABLE_MAX / 16 + 1] {
+    let mut table = [1; TABLE_MAX / 16 + 1];
+    let mut index = 1;
+    let mut class = 1;
+    while index < table.len() {
+        while size_of_class(class) < index * 16 {
+            class += 1;
+        }
+        table[index] = class as u8;
+        index += 1;
+    }
+    table
+}
+
+static TINY: [u8; TABLE_MAX / 16 + 1] = tiny_table();
+
+/// The class for a size up to [`TABLE_MAX`]; 0 has that of 1.
+#[inline(always)]
+#[allow(clippy::manual_div_ceil)] // the sum cannot overflow, and this is one instruction less
+pub(crate) fn of_tiny(size: usize) -> usize {
+    debug_assert!(size <= TABLE_MAX);
+    // SAFETY: the table has an entry for each multiple of 16 up to TABLE_MAX.
+    unsafe { *TINY.get_unchecked((size + 15) / 16) as usize }
+}
+
+/// The class for a size above 128 and up to [`SMALL_MAX`].
+#[inline(always)]
+pub(crate) fn of_small(size: usize) -> usize {
+    debug_assert!(size > 128 && size <= SMALL_MAX);
+    let last = size - 1;
+    let log = last.ilog2() as usize;
+    (log - 7) * 8 + ((last >> (log - 3)) & 7) + 9
+}
+
+/// The class of any size up to [`SMALL_MAX`].
+#[cfg(test)]
+pub(crate) fn of(size: usize) -> usize {
+    if size <= TABLE_MAX { of_tiny(size) } else { of_small(size) }
+}
+
+/// What is known of a class.
+#[inline(always)]
+pub(crate) fn get(class: usize) -> &'static Class {
+    &CLASSES[class & (BINS - 1)]
+}
+
+/// The size of the blocks of a class, 1 to [`CLASS_COUNT`], in bytes.
+#[must_use]
+pub fn class_size(class: usize) -> usize {
+    get(class).size as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gets_the_smallest_class_that_fits() {
+        for size in 0..=SMALL_MAX {
+            let class = of(size);
+            assert!(class_size(class) >= size.max(1), "{size}");
+            assert!(class == 1 || class_size(class - 1) < size, "{size}");
+            if size > 128 {
+                assert_eq!(class, of_small(size));
+            }
+        }
+    }
+
+    #[test]
+    fn waste_is_bounded() {
+        for size in 1..=SMALL_MAX {
+            let waste = class_size(of(size)) - size;
+            assert!(waste <= 15 || waste * 8 <= size, "{size} wastes {waste}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_multiples_of_16_and_pages_hold_at_least_8() {
+        for class in 1..=CLASS_COUNT {
+            assert_eq!(class_size(class) % 16, 0);
+            assert!(get(class).capacity >= 8);
+        }
+    }
+
+    #[test]
+    fn a_multiple_of_an_alignment_gets_a_class_that_is_one_too() {
+        for log in 0..=15 {
+            let align = 1 << log;
+            for size in (align..=SMALL_MAX).step_by(align) {
+                assert_eq!(class_size(of(size)) % align, 0, "{size} at {align}");
+            }
+        }
+    }
+}

@@ -1,0 +1,784 @@
+//! Thread heaps: the bins, what fills and empties them, frees from other threads, the end of a thread.
+//!
+//! A heap's `bins` and `outbox` belong to its thread alone. Everything else is under `lock`, so that another thread can
+//! sort in the frees of a heap whose thread sleeps, and so that a dead thread's heap is whole. Heaps live for good: a
+//! thread that ends leaves its heap with all its pages to the next thread that begins, and until then others take pages
+//! from it when they need a fresh one.
+//!
+//! A block freed by another thread goes into that thread's outbox for the owner, and 32 of them (or 16 KiB) together, by
+//! one exchange, into the owner's inbox. The owner sorts a bounded number of them in whenever it refills or spills a bin;
+//! if it does not come by, whoever sends the next batch does it, or the upkeep by time.
+
+use crate::classes::{self, BINS, CLASS_COUNT};
+use crate::page::{self, Kind, Page};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Lock, Ordering, compiler_fence};
+use crate::table::{self, Word};
+use crate::{Native, fork, runs, upkeep};
+use allokit_platform::{errno, meta, thread, thread_cell};
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr;
+
+/// A free block holds the next one.
+#[repr(C)]
+pub(crate) struct Block {
+    pub next: *mut Block,
+}
+
+/// Blocks of one class, ready to be handed out.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Bin {
+    pub head: *mut Block,
+    /// How many more frees until the length is looked at.
+    pub room: i32,
+}
+
+const EMPTY_BIN: Bin = Bin { head: ptr::null_mut(), room: 0 };
+
+/// Blocks of another heap that this thread has freed and not yet sent.
+#[derive(Clone, Copy)]
+struct Batch {
+    owner: *mut Heap,
+    head: *mut Block,
+    tail: *mut Block,
+    count: u32,
+    bytes: u32,
+}
+
+const EMPTY_BATCH: Batch =
+    Batch { owner: ptr::null_mut(), head: ptr::null_mut(), tail: ptr::null_mut(), count: 0, bytes: 0 };
+
+const BATCHES: usize = 8;
+const BATCH_COUNT: u32 = 32;
+const BATCH_BYTES: u32 = 16 << 10;
+/// How many blocks of the inbox are sorted in at a time.
+const DRAIN: usize = 256;
+/// When an inbox holds more than this, the sender sorts it in.
+const INBOX_BYTES: usize = 1 << 20;
+/// How many heaps without a thread are asked for a page before a fresh one is made.
+const ADOPTION_LOOKS: usize = 4;
+
+/// No thread: the heap waits for one.
+const IDLE: u32 = 0;
+const LIVE: u32 = 1;
+
+/// See the module's head. Aligned so that a class fits below its address.
+#[repr(C, align(256))]
+pub(crate) struct Heap {
+    // -- the thread's own
+    pub bins: [Bin; BINS],
+    outbox: [Batch; BATCHES],
+    exit_rounds: u32,
+    // -- anybody's
+    inbox: AtomicPtr<Block>,
+    inbox_bytes: AtomicUsize,
+    state: AtomicU32,
+    /// All heaps, from [`HEAPS`]; set once.
+    next: AtomicPtr<Heap>,
+    pub lock: Lock,
+    // -- under `lock`
+    /// Taken from the inbox, not yet sorted in.
+    pending: *mut Block,
+    /// The pages of each class that have free or uncarved blocks.
+    queues: [*mut Page; CLASS_COUNT + 1],
+}
+
+/// A heap that has nothing and gets nothing: what the cell points at before a thread's first allocation, and after its
+/// end, so that the hot paths need no test for "no heap".
+#[repr(transparent)]
+pub(crate) struct Placeholder(UnsafeCell<Heap>);
+
+// SAFETY: never written: its bins are empty, and no word of the table names it.
+unsafe impl Sync for Placeholder {}
+
+const fn blank() -> Heap {
+    Heap {
+        bins: [EMPTY_BIN; BINS],
+        outbox: [EMPTY_BATCH; BATCHES],
+        exit_rounds: 0,
+        inbox: AtomicPtr::new(ptr::null_mut()),
+        inbox_bytes: AtomicUsize::new(0),
+        state: AtomicU32::new(IDLE),
+        next: AtomicPtr::new(ptr::null_mut()),
+        lock: Lock::new(),
+        pending: ptr::null_mut(),
+        queues: [ptr::null_mut(); CLASS_COUNT + 1],
+    }
+}
+
+/// Before the first allocation of a thread.
+static NO_HEAP: Placeholder = Placeholder(UnsafeCell::new(blank()));
+/// After its end: allocations come from the late heap.
+static ENDED: Placeholder = Placeholder(UnsafeCell::new(blank()));
+
+thread_cell! { pub(crate) static HEAP: *mut Heap = NO_HEAP; }
+
+fn no_heap() -> *mut Heap {
+    NO_HEAP.0.get()
+}
+
+fn ended() -> *mut Heap {
+    ENDED.0.get()
+}
+
+/// The first of all heaps; only ever prepended to, under `REGISTRY`.
+static HEAPS: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
+static REGISTRY: Lock = Lock::new();
+/// Heaps with a thread.
+static LIVE_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Heaps without.
+static IDLE_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// The heap of threads that have ended, used under `LATE`.
+static LATE_HEAP: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
+static LATE: Lock = Lock::new();
+static EXIT: thread::Key = thread::Key::new(on_thread_exit);
+
+/// How many threads own a heap.
+pub(crate) fn live_count() -> u64 {
+    LIVE_COUNT.load(Ordering::Relaxed) as u64
+}
+
+/// Calls `visit` with every heap.
+pub(crate) fn for_each(mut visit: impl FnMut(*mut Heap)) {
+    let mut heap = HEAPS.load(Ordering::Acquire);
+    while !heap.is_null() {
+        visit(heap);
+        // SAFETY: heaps live for good.
+        heap = unsafe { (*heap).next.load(Ordering::Acquire) };
+    }
+}
+
+/// Puts a block into a bin.
+///
+/// # Safety
+/// The bin is this thread's and of the block's class; the caller owns the block.
+#[inline(always)]
+pub(crate) unsafe fn push(bin: *mut Bin, block: *mut Block) {
+    // SAFETY: the caller's promise. The order of the two stores is kept (at no cost), so that a fork between them leaves
+    // the child with a whole list.
+    unsafe {
+        (*block).next = (*bin).head;
+        compiler_fence(Ordering::Release);
+        (*bin).head = block;
+    }
+}
+
+/// A block when the thread's bin is empty: from the heap's pages, or a fresh page. Null with ENOMEM.
+///
+/// # Safety
+/// `heap` is what the cell holds.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
+    let mut heap = heap;
+    if heap == no_heap() {
+        heap = begin();
+        if heap.is_null() {
+            return Native::fail();
+        }
+    }
+    // SAFETY: a real heap of this thread, or the late one under its lock.
+    unsafe {
+        if heap == ended() {
+            let _late = LATE.lock();
+            let late = late_heap();
+            if late.is_null() {
+                return Native::fail();
+            }
+            return take_one(late, class);
+        }
+        let block = take_one(heap, class);
+        upkeep::tick();
+        block
+    }
+}
+
+/// Pops a block, filling the bin first if it is empty.
+///
+/// # Safety
+/// The heap is this thread's, or the late one under its lock.
+unsafe fn take_one(heap: *mut Heap, class: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bin = &raw mut (*heap).bins[class];
+        if (*bin).head.is_null() && !refill(heap, class) {
+            return Native::fail();
+        }
+        let block = (*bin).head;
+        (*bin).head = (*block).next;
+        block.cast()
+    }
+}
+
+/// Fills an empty bin. False when there is no memory.
+///
+/// # Safety
+/// As [`take_one`].
+unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
+    // SAFETY: the bins are the caller's; pages and queues are touched under the heap's lock.
+    unsafe {
+        let guard = (*heap).lock.lock();
+        let bin = &raw mut (*heap).bins[class];
+        drain(heap, true, DRAIN);
+        if !(*bin).head.is_null() {
+            return true;
+        }
+        if fill_from_queue(heap, class, bin) {
+            return true;
+        }
+        let mut fresh = if IDLE_COUNT.load(Ordering::Relaxed) > 0 { adopt(heap, class) } else { ptr::null_mut() };
+        if fresh.is_null() {
+            fresh = new_page(heap, class);
+        }
+        if !fresh.is_null() {
+            enqueue(heap, fresh);
+            return fill_from_queue(heap, class, bin);
+        }
+        // No memory for a page: what others have freed may do.
+        while has_inbox(heap) {
+            drain(heap, true, DRAIN);
+            if !(*bin).head.is_null() || fill_from_queue(heap, class, bin) {
+                return true;
+            }
+        }
+        drop(guard);
+        false
+    }
+}
+
+unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool {
+    // SAFETY: under the heap's lock; the queue holds pages of this heap and class.
+    unsafe {
+        loop {
+            let page = (*heap).queues[class];
+            if page.is_null() {
+                return false;
+            }
+            if !(*page).free.is_null() {
+                (*bin).head = (*page).free;
+                (*page).used += (*page).free_count;
+                (*page).free = ptr::null_mut();
+                (*page).free_count = 0;
+            } else if (*page).carved < (*page).capacity {
+                (*bin).head = Page::carve(page).0;
+            }
+            if (*page).carved == (*page).capacity {
+                dequeue(heap, page);
+            }
+            if (*bin).room <= 0 {
+                (*bin).room = classes::get(class).budget;
+            }
+            if !(*bin).head.is_null() {
+                return true;
+            }
+        }
+    }
+}
+
+unsafe fn enqueue(heap: *mut Heap, page: *mut Page) {
+    // SAFETY: under the heap's lock; the page is its own and in no queue.
+    unsafe {
+        debug_assert!(!(*page).queued);
+        let head = &raw mut (*heap).queues[(*page).class as usize];
+        (*page).next = *head;
+        (*page).prev = ptr::null_mut();
+        if !(*head).is_null() {
+            (**head).prev = page;
+        }
+        *head = page;
+        (*page).queued = true;
+    }
+}
+
+unsafe fn dequeue(heap: *mut Heap, page: *mut Page) {
+    // SAFETY: under the heap's lock; the page is in its queue.
+    unsafe {
+        debug_assert!((*page).queued);
+        let (next, prev) = ((*page).next, (*page).prev);
+        if !next.is_null() {
+            (*next).prev = prev;
+        }
+        if prev.is_null() {
+            (*heap).queues[(*page).class as usize] = next;
+        } else {
+            (*prev).next = next;
+        }
+        (*page).queued = false;
+    }
+}
+
+unsafe fn new_page(heap: *mut Heap, class: usize) -> *mut Page {
+    let page = runs::take(classes::get(class).units as usize, 1);
+    if !page.is_null() {
+        // SAFETY: the run was just taken.
+        unsafe { Page::init(page, heap, class) };
+    }
+    page
+}
+
+/// A page with free blocks from a heap whose thread has ended.
+unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
+    let mut looks = ADOPTION_LOOKS;
+    let mut other = HEAPS.load(Ordering::Acquire);
+    // SAFETY: heaps live for good. Another heap's lock is only tried, so two heaps cannot wait for each other. An idle
+    // heap has empty bins, and under its lock with the state IDLE nobody can begin to use it.
+    unsafe {
+        while !other.is_null() && looks > 0 {
+            if other != heap && (*other).state.load(Ordering::Relaxed) == IDLE {
+                looks -= 1;
+                if let Some(_guard) = (*other).lock.try_lock()
+                    && (*other).state.load(Ordering::Relaxed) == IDLE
+                {
+                    drain(other, false, DRAIN);
+                    let page = (*other).queues[class];
+                    if !page.is_null() {
+                        dequeue(other, page);
+                        Page::set_owner(page, heap);
+                        return page;
+                    }
+                }
+            }
+            other = (*other).next.load(Ordering::Acquire);
+        }
+    }
+    ptr::null_mut()
+}
+
+/// Looks at a bin after many frees: what is more than half the budget goes home to its pages.
+///
+/// # Safety
+/// `heap` is this thread's.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn spill(heap: *mut Heap, class: usize) {
+    let _errno = errno::Saved::new();
+    // SAFETY: the bins are this thread's; the pages are touched under the lock.
+    unsafe {
+        let bin = &raw mut (*heap).bins[class];
+        let budget = classes::get(class).budget;
+        (*bin).room = budget;
+        let mut last = (*bin).head;
+        let mut kept = 1;
+        while kept < budget / 2 && !(*last).next.is_null() {
+            last = (*last).next;
+            kept += 1;
+        }
+        let rest = (*last).next;
+        let guard = (*heap).lock.lock();
+        if !rest.is_null() {
+            (*last).next = ptr::null_mut();
+            send_home(heap, rest);
+        }
+        drain(heap, true, DRAIN);
+        drop(guard);
+    }
+    upkeep::tick();
+}
+
+/// Gives a list of blocks back to their pages.
+unsafe fn send_home(heap: *mut Heap, mut block: *mut Block) {
+    // SAFETY: under the heap's lock; the blocks are free, of pages of this heap, in nobody's list but this.
+    unsafe {
+        while !block.is_null() {
+            let next = (*block).next;
+            home(heap, page::of_block(block.addr()), block);
+            block = next;
+        }
+    }
+}
+
+/// Gives a block back to its page; an empty page goes back to the runs.
+unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) {
+    // SAFETY: as in `send_home`.
+    unsafe {
+        debug_assert!((*page).kind.get() == Kind::Small && (*page).heap.load(Ordering::Relaxed) == heap);
+        debug_assert!((*page).used > 0, "more blocks came back than went out: a block was freed twice");
+        (*block).next = (*page).free;
+        (*page).free = block;
+        (*page).free_count += 1;
+        (*page).used -= 1;
+        if (*page).used == 0 {
+            if (*page).queued {
+                dequeue(heap, page);
+            }
+            Page::retire(page);
+            (*page).kind.set(Kind::Busy);
+            runs::give(page, false);
+        } else if !(*page).queued {
+            enqueue(heap, page);
+        }
+    }
+}
+
+fn has_inbox(heap: *mut Heap) -> bool {
+    // SAFETY: heaps live for good; `pending` is only compared, under the lock by all callers that rely on it.
+    unsafe { !(*heap).pending.is_null() || !(*heap).inbox.load(Ordering::Relaxed).is_null() }
+}
+
+/// Sorts in up to `limit` blocks that other threads have freed: into the bins while they have room and the caller is the
+/// heap's thread, else into their pages.
+///
+/// # Safety
+/// Under the heap's lock; `to_bins` only by the heap's own thread.
+pub(crate) unsafe fn drain(heap: *mut Heap, to_bins: bool, limit: usize) {
+    // SAFETY: the caller's promise; blocks in the inbox are free and belong to whoever takes them.
+    unsafe {
+        let mut block = (*heap).pending;
+        for _ in 0..limit {
+            if block.is_null() {
+                if (*heap).inbox.load(Ordering::Relaxed).is_null() {
+                    break;
+                }
+                (*heap).inbox_bytes.store(0, Ordering::Relaxed);
+                block = (*heap).inbox.swap(ptr::null_mut(), Ordering::Acquire);
+            }
+            let next = (*block).next;
+            let word = table::word(block.addr());
+            let class = word.owned_by(heap);
+            if class >= BINS {
+                // The page was adopted since: its owner of now gets the block. (Without a page it was freed twice.)
+                debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
+                if word.is_small() {
+                    send(word.heap(), block, block, classes::class_size(word.class()));
+                }
+            } else {
+                let bin = &raw mut (*heap).bins[class];
+                if to_bins && (*bin).room > 0 {
+                    push(bin, block);
+                    (*bin).room -= 1;
+                } else {
+                    home(heap, page::of_block(block.addr()), block);
+                }
+            }
+            block = next;
+        }
+        (*heap).pending = block;
+    }
+}
+
+/// Sorts in all that waits in a heap whose thread does not; nothing when somebody else is at it.
+pub(crate) fn drain_other(heap: *mut Heap) {
+    // SAFETY: heaps live for good; the rest is done under the lock and without the bins.
+    unsafe {
+        if (*heap).inbox.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        if let Some(_guard) = (*heap).lock.try_lock() {
+            while has_inbox(heap) {
+                drain(heap, false, DRAIN);
+            }
+        }
+    }
+}
+
+/// Adds a list of blocks to a heap's inbox.
+///
+/// # Safety
+/// The list from `head` to `tail` belongs to the caller and its blocks to pages that `owner` owns or owned.
+unsafe fn send(owner: *mut Heap, head: *mut Block, tail: *mut Block, bytes: usize) {
+    // SAFETY: heaps live for good. The list is published by the exchange; only a consumer of the whole list takes from
+    // it, so an address that comes back in between does no harm.
+    unsafe {
+        let inbox = &(*owner).inbox;
+        let mut old = inbox.load(Ordering::Relaxed);
+        loop {
+            (*tail).next = old;
+            match inbox.compare_exchange_weak(old, head, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => old = now,
+            }
+        }
+        (*owner).inbox_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Frees a block of a page that is not this thread's.
+///
+/// # Safety
+/// `word` is the block's, and the caller gives the block up.
+pub(crate) unsafe fn free_remote(heap: *mut Heap, word: Word, ptr: *mut u8) {
+    // SAFETY: the outbox is this thread's; owners live for good.
+    unsafe {
+        debug_assert!(page::is_block_start(ptr), "free of an interior pointer");
+        let owner = word.heap();
+        let size = classes::class_size(word.class());
+        let block = ptr.cast::<Block>();
+        if heap == no_heap() || heap == ended() {
+            send(owner, block, block, size);
+            return relieve(owner);
+        }
+        let batch = &raw mut (*heap).outbox[(owner.addr() >> 12) % BATCHES];
+        if (*batch).owner != owner {
+            flush(batch);
+            (*batch).owner = owner;
+        }
+        if (*batch).head.is_null() {
+            (*batch).tail = block;
+        }
+        (*block).next = (*batch).head;
+        compiler_fence(Ordering::Release);
+        (*batch).head = block;
+        (*batch).count += 1;
+        (*batch).bytes += size as u32;
+        if (*batch).count >= BATCH_COUNT || (*batch).bytes >= BATCH_BYTES {
+            flush(batch);
+            relieve(owner);
+            upkeep::tick();
+        }
+    }
+}
+
+/// Sends a batch.
+///
+/// # Safety
+/// The batch is this thread's.
+unsafe fn flush(batch: *mut Batch) {
+    // SAFETY: the caller's promise. The batch is emptied before it is sent, so that a fork in between loses blocks
+    // rather than having them twice.
+    unsafe {
+        let (head, tail) = ((*batch).head, (*batch).tail);
+        if head.is_null() {
+            return;
+        }
+        let bytes = (*batch).bytes as usize;
+        (*batch).head = ptr::null_mut();
+        (*batch).count = 0;
+        (*batch).bytes = 0;
+        compiler_fence(Ordering::Release);
+        send((*batch).owner, head, tail, bytes);
+    }
+}
+
+/// Sorts in an owner's inbox when much has gathered: its thread sleeps or only hands out.
+fn relieve(owner: *mut Heap) {
+    // SAFETY: heaps live for good.
+    if unsafe { (*owner).inbox_bytes.load(Ordering::Relaxed) } > INBOX_BYTES {
+        drain_other(owner);
+    }
+}
+
+/// Gives this thread a heap: one whose thread has ended, or a new one. Null when there is no memory.
+#[cold]
+fn begin() -> *mut Heap {
+    let heap = claim();
+    if !heap.is_null() {
+        HEAP::set(heap);
+        // Both may allocate: the heap is in place already.
+        fork::register();
+        EXIT.set(heap.cast());
+    }
+    heap
+}
+
+/// Finds or makes a heap and marks it as in use.
+fn claim() -> *mut Heap {
+    let _registry = REGISTRY.lock();
+    // SAFETY: heaps live for good; states change under REGISTRY.
+    unsafe {
+        let mut heap: *mut Heap = ptr::null_mut();
+        if IDLE_COUNT.load(Ordering::Relaxed) > 0 {
+            for_each(|other| {
+                if heap.is_null() && (*other).state.load(Ordering::Relaxed) == IDLE {
+                    heap = other;
+                }
+            });
+        }
+        if heap.is_null() {
+            heap = meta::alloc(size_of::<Heap>(), align_of::<Heap>()).cast::<Heap>();
+            if heap.is_null() {
+                return heap;
+            }
+            heap.write(blank());
+            (*heap).next.store(HEAPS.load(Ordering::Relaxed), Ordering::Relaxed);
+            (*heap).state.store(LIVE, Ordering::Relaxed);
+            HEAPS.store(heap, Ordering::Release);
+        } else {
+            // Under its lock, so that whoever is taking a page from it has finished.
+            let _guard = (*heap).lock.lock();
+            (*heap).state.store(LIVE, Ordering::Relaxed);
+            IDLE_COUNT.fetch_sub(1, Ordering::Relaxed);
+        }
+        (*heap).exit_rounds = 0;
+        LIVE_COUNT.fetch_add(1, Ordering::Relaxed);
+        heap
+    }
+}
+
+/// The heap for threads that have ended; null when there is no memory.
+fn late_heap() -> *mut Heap {
+    debug_assert!(LATE.is_held());
+    let mut heap = LATE_HEAP.load(Ordering::Relaxed);
+    if heap.is_null() {
+        heap = claim();
+        if !heap.is_null() {
+            LIVE_COUNT.fetch_sub(1, Ordering::Relaxed);
+            LATE_HEAP.store(heap, Ordering::Relaxed);
+        }
+    }
+    heap
+}
+
+/// The end of a thread, as far as pthread tells. Other destructors may follow and allocate, so the heap is kept for two
+/// more rounds of destructors (pthread makes four at least); what comes later is served by the late heap.
+unsafe extern "C" fn on_thread_exit(heap: *mut c_void) {
+    let heap = heap.cast::<Heap>();
+    // SAFETY: pthread calls this on the thread that set the value: its own heap.
+    unsafe {
+        (*heap).exit_rounds += 1;
+        if (*heap).exit_rounds <= 2 && EXIT.set(heap.cast()) {
+            return;
+        }
+        HEAP::set(ended());
+        retire(heap);
+    }
+}
+
+/// Leaves a heap to others: everything it holds goes to where it belongs.
+///
+/// # Safety
+/// No thread uses the heap any more.
+pub(crate) unsafe fn retire(heap: *mut Heap) {
+    // SAFETY: the caller's promise: bins and outbox are ours; the pages are touched under the lock.
+    unsafe {
+        empty_outbox(heap);
+        let guard = (*heap).lock.lock();
+        empty_bins(heap);
+        while has_inbox(heap) {
+            drain(heap, false, DRAIN);
+        }
+        drop(guard);
+        let _registry = REGISTRY.lock();
+        (*heap).state.store(IDLE, Ordering::Relaxed);
+        IDLE_COUNT.fetch_add(1, Ordering::Relaxed);
+        LIVE_COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sends home what the calling thread has in its bins and outbox.
+pub(crate) fn release_own() {
+    let heap = HEAP::get();
+    if heap == no_heap() || heap == ended() {
+        return;
+    }
+    // SAFETY: the heap is this thread's.
+    unsafe {
+        empty_outbox(heap);
+        let _guard = (*heap).lock.lock();
+        empty_bins(heap);
+        while has_inbox(heap) {
+            drain(heap, false, DRAIN);
+        }
+    }
+}
+
+unsafe fn empty_outbox(heap: *mut Heap) {
+    // SAFETY: the caller owns the outbox.
+    unsafe {
+        for index in 0..BATCHES {
+            flush(&raw mut (*heap).outbox[index]);
+        }
+    }
+}
+
+unsafe fn empty_bins(heap: *mut Heap) {
+    // SAFETY: the caller owns the bins and holds the lock.
+    unsafe {
+        for class in 1..=CLASS_COUNT {
+            let bin = &raw mut (*heap).bins[class];
+            let list = (*bin).head;
+            *bin = EMPTY_BIN;
+            send_home(heap, list);
+        }
+    }
+}
+
+/// In a forked child: the heaps of the threads that do not exist here are left to others. A thread may have been between
+/// any two instructions; stores were seen in order, so its lists are whole and lack at most the block in its hands.
+pub(crate) fn after_fork_in_child() {
+    let own = HEAP::get();
+    let late = LATE_HEAP.load(Ordering::Relaxed);
+    for_each(|heap| {
+        // SAFETY: the other threads do not exist; all locks are free.
+        unsafe {
+            if heap != own && heap != late && (*heap).state.load(Ordering::Relaxed) == LIVE {
+                for class in 1..=CLASS_COUNT {
+                    keep_sound(heap, class);
+                }
+                retire(heap);
+            }
+        }
+    });
+}
+
+/// Cuts a bin's list before the first block that does not belong there.
+unsafe fn keep_sound(heap: *mut Heap, class: usize) {
+    // SAFETY: the table tells whether an address is one of this heap's blocks before it is read.
+    unsafe {
+        let mut link = &raw mut (*heap).bins[class].head;
+        while !(*link).is_null() {
+            let block = *link;
+            if table::word(block.addr()).owned_by(heap) != class || !page::is_block_start(block.cast()) {
+                *link = ptr::null_mut();
+                return;
+            }
+            link = &raw mut (*block).next;
+        }
+    }
+}
+
+/// Takes every heap's lock and those around them, in the order in which the rest of the crate nests them; or gives them
+/// back. For fork and for [`crate::check`].
+pub(crate) fn stop_all(stop: bool) {
+    if stop {
+        LATE.lock_raw();
+        REGISTRY.lock_raw();
+    }
+    for_each(|heap| {
+        // SAFETY: heaps live for good.
+        let lock = unsafe { &(*heap).lock };
+        if stop { lock.lock_raw() } else { lock.unlock_raw() }
+    });
+    if !stop {
+        REGISTRY.unlock_raw();
+        LATE.unlock_raw();
+    }
+}
+
+/// Checks a heap's queues and, when it is the calling thread's, its bins; counts faults. Between [`stop_all`]s.
+pub(crate) fn check_heap(heap: *mut Heap) -> usize {
+    let mut faults = 0;
+    // SAFETY: pages and queues are read under the heap's lock, bins only on their own thread.
+    unsafe {
+        debug_assert!((*heap).lock.is_held());
+        for class in 1..=CLASS_COUNT {
+            let mut page = (*heap).queues[class];
+            let mut before = ptr::null_mut();
+            while !page.is_null() {
+                let sound = (*page).kind.get() == Kind::Small
+                    && (*page).class as usize == class
+                    && (*page).queued
+                    && (*page).prev == before
+                    && (*page).heap.load(Ordering::Relaxed) == heap
+                    && ((*page).free_count > 0 || (*page).carved < (*page).capacity);
+                if !sound {
+                    faults += 1;
+                    break;
+                }
+                before = page;
+                page = (*page).next;
+            }
+            if heap == HEAP::get() {
+                let mut block = (*heap).bins[class].head;
+                while !block.is_null() {
+                    if table::word(block.addr()).owned_by(heap) != class || !page::is_block_start(block.cast()) {
+                        faults += 1;
+                        break;
+                    }
+                    block = (*block).next;
+                }
+            }
+        }
+    }
+    faults
+}

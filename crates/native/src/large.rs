@@ -1,0 +1,160 @@
+//! Large blocks: a run each, for sizes above [`crate::SMALL_MAX`] and for alignments that no class has.
+
+use crate::classes::UNIT;
+use crate::page::{Kind, Page};
+use crate::runs;
+use crate::table::{self, Word};
+use crate::{Native, upkeep};
+use allokit_core::MAX_SIZE;
+use allokit_platform::pages;
+
+/// From this size on, a block that must move is remapped, not copied. Each move may cost a mapping for good, which the
+/// system limits to about 65 000.
+const REMAP_FROM: usize = 2 << 20;
+
+fn units_for(size: usize) -> usize {
+    size.max(1).div_ceil(UNIT)
+}
+
+/// A block of `size` bytes aligned to `align`, zeroed if wanted. Null with ENOMEM.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    if size > MAX_SIZE {
+        return Native::fail();
+    }
+    upkeep::tick();
+    let page = runs::take(units_for(size), align.div_ceil(UNIT));
+    if page.is_null() {
+        return Native::fail();
+    }
+    // SAFETY: the run was just taken: its metadata and memory are ours.
+    unsafe {
+        let start = (*page).start;
+        if zeroed && !(*page).zero {
+            let bytes = (*page).units as usize * UNIT;
+            // Fresh zero pages are cheaper than clearing many old ones.
+            if bytes < 4 * REMAP_FROM || !pages::purge(start, bytes) {
+                start.write_bytes(0, size);
+            }
+        }
+        settle(page);
+        debug_assert!(start.addr() & (align - 1) == 0);
+        start
+    }
+}
+
+/// A block of `size` bytes that has just outgrown another one and will probably grow again: where there is room behind it.
+/// Null with ENOMEM.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc_growing(size: usize) -> *mut u8 {
+    if size > MAX_SIZE {
+        return Native::fail();
+    }
+    upkeep::tick();
+    let page = take_with_room(units_for(size));
+    if page.is_null() {
+        return Native::fail();
+    }
+    // SAFETY: the run was just taken.
+    unsafe {
+        settle(page);
+        (*page).start
+    }
+}
+
+/// A run of `units` that is followed by as many free ones, if possible.
+fn take_with_room(units: usize) -> *mut Page {
+    let page = runs::take(units * 2, 1);
+    if page.is_null() {
+        return runs::take(units, 1);
+    }
+    // SAFETY: the run was just taken.
+    unsafe { runs::shorten(page, units) };
+    page
+}
+
+/// Marks a taken run as a large block.
+unsafe fn settle(page: *mut Page) {
+    // SAFETY: the run is the caller's.
+    unsafe {
+        (*page).kind.set(Kind::Large);
+        let units = (*page).units as usize;
+        if units > 1 {
+            (*table::page((*page).start.addr() + (units - 1) * UNIT)).kind.set(Kind::LargeEnd);
+        }
+        table::set_word((*page).start.addr(), Word::large());
+    }
+}
+
+/// The metadata of a live large block; ends the program when `ptr` is not the start of one.
+unsafe fn page_of(ptr: *const u8, what: &str) -> *mut Page {
+    let page = table::page(ptr.addr());
+    // SAFETY: the word of the unit is that of a large block, so it has metadata.
+    unsafe {
+        if (*page).start.addr() != ptr.addr() || (*page).kind.get() != Kind::Large {
+            crate::invalid(ptr, what);
+        }
+    }
+    page
+}
+
+/// # Safety
+/// `ptr` is a live large block.
+pub(crate) unsafe fn usable(ptr: *const u8) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { (*page_of(ptr, "usable size")).units as usize * UNIT }
+}
+
+/// # Safety
+/// `ptr` lies in a unit whose word is that of a large block, and the caller gives it up.
+pub(crate) unsafe fn free(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let page = page_of(ptr, "free");
+        table::set_word(ptr.addr(), Word::NONE);
+        (*page).kind.set(Kind::Busy);
+        runs::give(page, false);
+    }
+    upkeep::tick();
+}
+
+/// Resizes a block to another large size: in place, by remapping or by copying. Null with ENOMEM, the block untouched.
+///
+/// # Safety
+/// `ptr` is a live large block; when the result is not null it replaces `ptr`. `size` is above [`crate::SMALL_MAX`].
+pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
+    debug_assert!(size > crate::SMALL_MAX);
+    if size > MAX_SIZE {
+        return Native::fail();
+    }
+    // SAFETY: the caller's promise; the run is the caller's while the block is live.
+    unsafe {
+        let page = page_of(ptr, "realloc");
+        let have = (*page).units as usize;
+        let want = units_for(size);
+        if want < have {
+            runs::shorten(page, want);
+        }
+        if want <= have || runs::lengthen(page, want) {
+            return ptr;
+        }
+        upkeep::tick();
+        let moved = take_with_room(want);
+        if moved.is_null() {
+            return Native::fail();
+        }
+        let start = (*moved).start;
+        let bytes = have * UNIT;
+        let remapped = bytes >= REMAP_FROM && pages::remap(ptr, start, bytes);
+        if !remapped {
+            start.copy_from_nonoverlapping(ptr, bytes);
+        }
+        settle(moved);
+        table::set_word(ptr.addr(), Word::NONE);
+        (*page).kind.set(Kind::Busy);
+        runs::give(page, remapped);
+        start
+    }
+}

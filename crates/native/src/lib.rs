@@ -1,0 +1,235 @@
+//! Allokit's own allocator.
+//!
+//! Owns: size classes ([`classes`]), the table from addresses to pages ([`table`]), runs of address space ([`runs`]),
+//! thread heaps ([`heap`]), large blocks ([`large`]). Uses: `allokit-platform` for everything that touches the system,
+//! `allokit-core` for the contract.
+//!
+//! In short: memory is divided into units of 64 KiB. A *run* is some units in a row; a *page* is a run that holds blocks
+//! of one size class; a larger block is a run of its own. For each unit a table outside the memory itself holds one
+//! 8-byte word, owner and class, so that `free` finds out everything in one load and a wild pointer finds nothing. Each
+//! thread owns a *heap*: for each class a *bin*, a list from which blocks are popped and onto which the thread's own
+//! frees are pushed, without a lock, a counter or an atomic operation. Everything behind the bins happens under the
+//! heap's lock, by its own thread nearly always, by another thread when this one sleeps or has died.
+//!
+//! Invariants, checked by [`check`]: for each page `used + free_count == carved <= capacity`, the free list has
+//! `free_count` blocks; for each block in a bin the table names that heap and class; runs and free runs tile the memory.
+#![no_std]
+
+#[cfg(any(test, miri))]
+extern crate std;
+
+mod check;
+mod classes;
+mod fork;
+mod heap;
+mod large;
+mod page;
+mod runs;
+mod sync;
+mod table;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+pub use check::check;
+pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
+
+use allokit_core::{Backend, Known, MAX_SIZE, Stats};
+use allokit_platform::errno;
+use core::ptr;
+use heap::{HEAP, Heap};
+use table::{LARGE, Word};
+
+/// The native backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Native;
+
+impl Native {
+    /// A block from the thread's bin of `class`.
+    #[inline(always)]
+    fn pop(class: usize) -> *mut u8 {
+        let heap = HEAP::get();
+        // SAFETY: the cell points at this thread's heap, or at a static one with empty bins; only this thread touches
+        // the bins. A block in a bin is free and holds the next one.
+        unsafe {
+            let bin = &raw mut (*heap).bins[class & (classes::BINS - 1)];
+            let block = (*bin).head;
+            if block.is_null() {
+                return heap::alloc_slow(heap, class);
+            }
+            (*bin).head = (*block).next;
+            block.cast()
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fail() -> *mut u8 {
+        errno::set(errno::ENOMEM);
+        ptr::null_mut()
+    }
+
+    /// Gives back at once what is free: what `malloc_trim` promises. The calling thread's bins are emptied too.
+    pub fn trim() {
+        upkeep::trim();
+    }
+}
+
+/// What a free of a pointer that is no block of ours does; the layer above may have a better report.
+#[cold]
+#[inline(never)]
+pub(crate) fn invalid(ptr: *const u8, what: &str) -> ! {
+    use core::fmt::Write;
+    let mut out = allokit_platform::stderr::Stderr::new();
+    let _ = writeln!(out, "allokit: {what} of {:#x}, which is no live block of this allocator", ptr.addr());
+    out.flush();
+    allokit_platform::abort()
+}
+
+// SAFETY: see the crate's head: every block is handed out once (a block is in exactly one of: live, a bin, an inbox, a
+// page's free list), pages start at multiples of 64 KiB and class sizes are multiples of 16.
+unsafe impl Backend for Native {
+    const NAME: &'static str = "native";
+
+    #[inline]
+    fn alloc(size: usize) -> *mut u8 {
+        if size <= classes::TABLE_MAX {
+            return Self::pop(classes::of_tiny(size));
+        }
+        if size <= SMALL_MAX {
+            return Self::pop(classes::of_small(size));
+        }
+        large::alloc(size, 1, false)
+    }
+
+    #[inline]
+    fn alloc_zeroed(size: usize) -> *mut u8 {
+        if size > SMALL_MAX {
+            return large::alloc(size, 1, true);
+        }
+        let block = Self::alloc(size);
+        if !block.is_null() {
+            // SAFETY: the block is ours and at least this large.
+            unsafe { block.write_bytes(0, size) };
+        }
+        block
+    }
+
+    #[inline]
+    fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
+        debug_assert!(allokit_core::is_valid_align(align));
+        if size > MAX_SIZE - align {
+            return Self::fail();
+        }
+        // A class of a size that is a multiple of `align` is itself one, and pages start at multiples of 64 KiB.
+        let rounded = (size.max(1) + align - 1) & !(align - 1);
+        if rounded <= SMALL_MAX {
+            let block = Self::alloc(rounded);
+            debug_assert!(block.addr() & (align - 1) == 0);
+            return block;
+        }
+        large::alloc(size, align, false)
+    }
+
+    fn alloc_aligned_zeroed(size: usize, align: usize) -> *mut u8 {
+        if size <= MAX_SIZE - align && (size.max(1) + align - 1) & !(align - 1) > SMALL_MAX {
+            return large::alloc(size, align, true);
+        }
+        let block = Self::alloc_aligned(size, align);
+        if !block.is_null() {
+            // SAFETY: the block is ours and at least this large.
+            unsafe { block.write_bytes(0, size) };
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+        let word = table::word(ptr.addr());
+        let old = if word.is_small() {
+            let old = class_size(word.class());
+            // In place unless more than half would be wasted.
+            if size <= old && (size >= old / 2 || old <= 64) {
+                return ptr;
+            }
+            old
+        } else if word.is_large() {
+            if size > SMALL_MAX {
+                // SAFETY: the caller's promise: a live block.
+                return unsafe { large::resize(ptr, size) };
+            }
+            // SAFETY: as above.
+            unsafe { large::usable(ptr) }
+        } else {
+            invalid(ptr, "realloc")
+        };
+        let block = if size > SMALL_MAX { large::alloc_growing(size) } else { Self::alloc(size) };
+        if !block.is_null() {
+            // SAFETY: both are live and distinct; the smaller size fits both.
+            unsafe {
+                block.copy_from_nonoverlapping(ptr, old.min(size));
+                Self::free(ptr);
+            }
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn free(ptr: *mut u8) {
+        let word = table::word(ptr.addr());
+        let heap = HEAP::get();
+        let class = word.owned_by(heap);
+        if class >= classes::BINS {
+            // SAFETY: the caller's promise.
+            return unsafe { free_slow(heap, ptr, word) };
+        }
+        // SAFETY: the table says that the block lies in a page of this thread's heap and of this class; only this
+        // thread touches the bins; the caller gives the block up, so its first bytes are ours.
+        unsafe {
+            debug_assert!(page::is_block_start(ptr), "free of an interior pointer");
+            let bin = &raw mut (*heap).bins[class];
+            heap::push(bin, ptr.cast());
+            (*bin).room -= 1;
+            if (*bin).room < 0 {
+                heap::spill(heap, class);
+            }
+        }
+    }
+
+    unsafe fn usable_size(ptr: *const u8) -> usize {
+        let word = table::word(ptr.addr());
+        if word.is_small() {
+            class_size(word.class())
+        } else if word.is_large() {
+            // SAFETY: the caller's promise: a live block.
+            unsafe { large::usable(ptr) }
+        } else {
+            invalid(ptr, "usable size")
+        }
+    }
+
+    fn stats(stats: &mut Stats) {
+        let figures = runs::figures();
+        stats.reserved_bytes = figures.reserved;
+        stats.committed_bytes = figures.committed;
+        stats.mapped_peak_bytes = figures.peak;
+        stats.threads = heap::live_count();
+        stats.known |= Known::RESERVED_BYTES | Known::COMMITTED_BYTES | Known::MAPPED_PEAK_BYTES | Known::THREADS;
+    }
+}
+
+/// A block of another heap, a large one, or none.
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(heap: *mut Heap, ptr: *mut u8, word: Word) {
+    let _errno = errno::Saved::new();
+    if word.is_small() {
+        // SAFETY: the table names a heap, and heaps live for good; the caller gives the block up.
+        unsafe { heap::free_remote(heap, word, ptr) }
+    } else if word.kind() == LARGE {
+        // SAFETY: the caller's promise.
+        unsafe { large::free(ptr) }
+    } else {
+        invalid(ptr, "free")
+    }
+}

@@ -1,0 +1,197 @@
+//! A page: a run of units that holds blocks of one class; and the metadata of a unit, whatever it is part of.
+
+use crate::classes::{self, UNIT};
+use crate::heap::{Block, Heap};
+use crate::sync::{AtomicPtr, AtomicU8, Ordering};
+use crate::table::{self, Word};
+use core::ptr;
+
+/// What a unit is part of. Zeroed metadata is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(dead_code)] // `None` is made by zeroed memory
+pub(crate) enum Kind {
+    /// Not ours, or never used.
+    None = 0,
+    /// The first unit of a page.
+    Small,
+    /// A further unit of a page; `start` says where it begins.
+    Inside,
+    /// The first unit of a large block.
+    Large,
+    /// The last unit of a large block of several units.
+    LargeEnd,
+    /// The first unit of a free run.
+    Free,
+    /// The last unit of a free run of several units.
+    FreeEnd,
+    /// The first or last unit of a run that is neither free nor in use yet.
+    Busy,
+}
+
+/// A [`Kind`] that a neighbour may read, under the lock of the runs, while the owner of the run changes it.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct KindCell(AtomicU8);
+
+impl KindCell {
+    #[inline]
+    pub(crate) fn get(&self) -> Kind {
+        // SAFETY: only `set` writes it, or it is zero: always a value of `Kind`.
+        unsafe { core::mem::transmute::<u8, Kind>(self.0.load(Ordering::Relaxed)) }
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, kind: Kind) {
+        self.0.store(kind as u8, Ordering::Relaxed);
+    }
+}
+
+/// The metadata of one unit. The first cache line serves pages, the second free runs.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Page {
+    // -- pages: under the owner's lock
+    /// Free blocks.
+    pub free: *mut Block,
+    /// Blocks that are live, in a bin or on their way home.
+    pub used: u32,
+    /// Length of `free`.
+    pub free_count: u32,
+    /// Blocks made so far: the first `carved` of `capacity`.
+    pub carved: u32,
+    /// Blocks that fit.
+    pub capacity: u32,
+    /// The owner.
+    pub heap: AtomicPtr<Heap>,
+    // -- all kinds
+    /// The first byte of the run.
+    pub start: *mut u8,
+    /// Length of the run in units; valid in the first unit, and in the last one of a free run.
+    pub units: u32,
+    /// See [`Kind`].
+    pub kind: KindCell,
+    /// The class of a page.
+    pub class: u8,
+    /// Whether the page is in its heap's queue.
+    pub queued: bool,
+    /// Whether the run, free or just taken, is known to be zero.
+    pub zero: bool,
+    // -- lists: a heap's queue of pages, or free runs of one length
+    /// The next one.
+    pub next: *mut Page,
+    /// The one before; null for the first.
+    pub prev: *mut Page,
+    // -- second line: dirty free runs by age, under the lock of the runs
+    /// When the run was freed, in ms.
+    pub freed_at: u64,
+    /// The next younger one.
+    pub younger: *mut Page,
+    /// The next older one.
+    pub older: *mut Page,
+}
+
+/// The page of a block (a pointer into a unit whose word is that of a page).
+///
+/// # Safety
+/// The table's word for `addr` is that of a page.
+#[inline]
+pub(crate) unsafe fn of_block(addr: usize) -> *mut Page {
+    let page = table::page(addr);
+    // SAFETY: a unit with a page's word has metadata, of kind Small or Inside, and `start` in both.
+    unsafe { if (*page).kind.get() == Kind::Small { page } else { table::page((*page).start.addr()) } }
+}
+
+/// Whether a pointer into a page is the start of a block that was carved; for debug assertions.
+///
+/// # Safety
+/// The table's word for `ptr` is that of a page.
+pub(crate) unsafe fn is_block_start(ptr: *const u8) -> bool {
+    // SAFETY: the caller's promise. `start` and `class` do not change while a block of the page is live.
+    unsafe {
+        let page = of_block(ptr.addr());
+        (ptr.addr() - (*page).start.addr()).is_multiple_of(classes::class_size((*page).class as usize))
+    }
+}
+
+impl Page {
+    /// Makes a fresh run into an empty page of a heap.
+    ///
+    /// # Safety
+    /// `page` is the first unit of a run that the caller has just taken, of the length that the class wants.
+    pub(crate) unsafe fn init(page: *mut Page, heap: *mut Heap, class: usize) {
+        let about = classes::get(class);
+        // SAFETY: the run is the caller's, so all its units' metadata are.
+        unsafe {
+            debug_assert!((*page).units == about.units);
+            (*page).free = ptr::null_mut();
+            (*page).used = 0;
+            (*page).free_count = 0;
+            (*page).carved = 0;
+            (*page).capacity = about.capacity;
+            (*page).class = class as u8;
+            (*page).queued = false;
+            (*page).kind.set(Kind::Small);
+            let start = (*page).start;
+            for unit in 1..about.units as usize {
+                let inside = table::page(start.addr() + unit * UNIT);
+                (*inside).kind.set(Kind::Inside);
+                (*inside).start = start;
+            }
+            Page::set_owner(page, heap);
+        }
+    }
+
+    /// Names the owner in the metadata and in the words.
+    ///
+    /// # Safety
+    /// `page` is a page that nobody else may change: a fresh one, or under its owner's lock.
+    pub(crate) unsafe fn set_owner(page: *mut Page, heap: *mut Heap) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*page).heap.store(heap, Ordering::Relaxed);
+            for unit in 0..(*page).units as usize {
+                table::set_word((*page).start.addr() + unit * UNIT, Word::small(heap, (*page).class as usize));
+            }
+        }
+    }
+
+    /// Takes the words away; the run is no page any more.
+    ///
+    /// # Safety
+    /// The page is empty, and under its owner's lock.
+    pub(crate) unsafe fn retire(page: *mut Page) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            debug_assert!((*page).used == 0 && !(*page).queued && (*page).free_count == (*page).carved);
+            for unit in 0..(*page).units as usize {
+                table::set_word((*page).start.addr() + unit * UNIT, Word::NONE);
+            }
+        }
+    }
+
+    /// Makes the next blocks of a page and gives them out as a list: the first one and their number.
+    ///
+    /// # Safety
+    /// Under the owner's lock; not all blocks are carved.
+    pub(crate) unsafe fn carve(page: *mut Page) -> (*mut Block, u32) {
+        // SAFETY: the blocks from `carved` on lie in the page and nobody uses them.
+        unsafe {
+            let about = classes::get((*page).class as usize);
+            let size = about.size as usize;
+            let count = about.step.min((*page).capacity - (*page).carved);
+            debug_assert!(count > 0);
+            let first = (*page).start.add((*page).carved as usize * size);
+            let mut block = first;
+            for _ in 1..count {
+                let next = block.add(size);
+                (*block.cast::<Block>()).next = next.cast();
+                block = next;
+            }
+            (*block.cast::<Block>()).next = ptr::null_mut();
+            (*page).carved += count;
+            (*page).used += count;
+            (first.cast(), count)
+        }
+    }
+}

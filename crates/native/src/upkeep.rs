@@ -1,0 +1,38 @@
+//! What must happen by time: whoever is awake gives back memory that nobody wanted for a while, and sorts in the frees
+//! that wait in heaps whose threads sleep. Called from slow paths; costs a look at the clock.
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::{heap, runs};
+use allokit_platform::clock;
+
+/// A free run is given back when it was not wanted for this long.
+const KEEP_MS: u64 = 500;
+/// At most this often somebody looks.
+const EVERY_MS: u64 = 100;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Does what is due. No lock may be held.
+#[inline]
+pub(crate) fn tick() {
+    let now = clock::now_ms();
+    let due = NEXT.load(Ordering::Relaxed);
+    if now >= due && NEXT.compare_exchange(due, now + EVERY_MS, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        work(now);
+    }
+}
+
+#[cold]
+fn work(now: u64) {
+    heap::for_each(heap::drain_other);
+    if runs::dirty_bytes() > 0 {
+        runs::purge_older(now.saturating_sub(KEEP_MS));
+    }
+}
+
+/// All at once.
+pub(crate) fn trim() {
+    heap::release_own();
+    heap::for_each(heap::drain_other);
+    runs::purge_older(u64::MAX);
+}

@@ -1,0 +1,46 @@
+//! Everything that touches the operating system or the processor: the only crate of the product with `asm!`, `global_asm!`,
+//! `cfg(target_os)` and system calls.
+//!
+//! Owns: address space ([`pages`]), permanent metadata memory ([`meta`]), the map from addresses to metadata
+//! ([`AddressMap`]), the thread-local cell ([`thread_cell!`]), thread exit ([`thread`]), fork ([`fork`]), the lock
+//! ([`Lock`]), errno, the environment, stderr, the clock, symbols, and the exported entry points ([`entry!`]).
+//! Uses: `allokit-core` and `libc`. Porting Allokit means porting this crate.
+//!
+//! Invariants: nothing here calls `malloc`; nothing here panics; functions that `free` may reach keep `errno`.
+#![no_std]
+
+#[cfg(any(test, miri))]
+#[doc(hidden)]
+pub extern crate std;
+
+#[cfg(not(unix))]
+compile_error!(
+    "allokit-platform knows Unix systems only so far; a port needs pages, thread, fork, env and stderr for this one"
+);
+
+mod cell;
+pub mod clock;
+mod entry;
+pub mod env;
+pub mod errno;
+pub mod file;
+pub mod fork;
+mod keep;
+mod lifecycle;
+mod lock;
+mod map;
+pub mod meta;
+pub mod pages;
+pub mod stderr;
+pub mod symbol;
+pub mod thread;
+
+pub use keep::keep_errno;
+pub use lock::{Lock, LockGuard};
+pub use map::AddressMap;
+
+/// Ends the process with SIGABRT, without running anything else.
+pub fn abort() -> ! {
+    // SAFETY: abort has no precondition.
+    unsafe { libc::abort() }
+}

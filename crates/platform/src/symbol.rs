@@ -1,0 +1,35 @@
+//! The name of a code address, as far as the dynamic symbol tables tell, without the allocator.
+
+use core::ffi::CStr;
+
+/// Where a code address lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    /// The path of the module (program or shared object).
+    pub module: &'static CStr,
+    /// The nearest symbol at or before the address, when the module exports one.
+    pub name: Option<&'static CStr>,
+    /// Bytes from the symbol, or from the start of the module when there is no name.
+    pub offset: usize,
+}
+
+/// The symbol of an address; `None` when no loaded module covers it. The texts are valid while the module is loaded.
+#[must_use]
+pub fn of(addr: usize) -> Option<Symbol> {
+    if cfg!(miri) {
+        return None;
+    }
+    // SAFETY: dladdr accepts any address and fills the struct or returns 0; its texts belong to the loaded module.
+    unsafe {
+        let mut info: libc::Dl_info = core::mem::zeroed();
+        if libc::dladdr(core::ptr::without_provenance(addr), &raw mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        let module = CStr::from_ptr(info.dli_fname);
+        Some(if info.dli_sname.is_null() {
+            Symbol { module, name: None, offset: addr - info.dli_fbase.addr() }
+        } else {
+            Symbol { module, name: Some(CStr::from_ptr(info.dli_sname)), offset: addr - info.dli_saddr.addr() }
+        })
+    }
+}

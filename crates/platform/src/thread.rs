@@ -1,0 +1,83 @@
+//! The end of a thread.
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A function that a thread calls when it ends, if it has set a value: a pthread key with a destructor. std's
+/// thread-local destructors would allocate when they are registered.
+#[derive(Debug)]
+pub struct Key {
+    /// 0: not made yet; else the key + 1.
+    key: AtomicU64,
+    destructor: unsafe extern "C" fn(*mut c_void),
+}
+
+impl Key {
+    /// A key whose destructor gets the value that the ending thread has set. The key itself is made at first use.
+    #[must_use]
+    pub const fn new(destructor: unsafe extern "C" fn(*mut c_void)) -> Key {
+        Key { key: AtomicU64::new(0), destructor }
+    }
+
+    /// Sets the calling thread's value; null means that nothing is to be done at its end. False when the system has no
+    /// key or no memory left: the destructor will then not run.
+    #[allow(clippy::not_unsafe_ptr_arg_deref)] // the value is only handed to the destructor
+    pub fn set(&self, value: *mut c_void) -> bool {
+        let key = match self.key.load(Ordering::Acquire) {
+            0 => match self.make() {
+                Some(key) => key,
+                None => return false,
+            },
+            key => (key - 1) as libc::pthread_key_t,
+        };
+        // SAFETY: the key exists and is never deleted.
+        unsafe { libc::pthread_setspecific(key, value) == 0 }
+    }
+
+    #[cold]
+    fn make(&self) -> Option<libc::pthread_key_t> {
+        let mut key: libc::pthread_key_t = 0;
+        // SAFETY: `key` is valid for writing and the destructor is a function for good.
+        if unsafe { libc::pthread_key_create(&raw mut key, Some(self.destructor)) } != 0 {
+            return None;
+        }
+        let stored = u64::from(key) + 1;
+        match self.key.compare_exchange(0, stored, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Some(key),
+            Err(other) => {
+                // SAFETY: another thread was first; nobody knows this key.
+                unsafe { libc::pthread_key_delete(key) };
+                Some((other - 1) as libc::pthread_key_t)
+            }
+        }
+    }
+}
+
+/// A pthread key for a plain value, made at first use: what [`crate::thread_cell!`] falls back on where the two
+/// instructions are not known.
+#[derive(Debug)]
+pub struct ValueKey(Key);
+
+impl ValueKey {
+    /// A key without a value.
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> ValueKey {
+        unsafe extern "C" fn nothing(_value: *mut c_void) {}
+        ValueKey(Key::new(nothing))
+    }
+
+    /// The calling thread's value, at first null.
+    pub fn get(&self) -> *mut c_void {
+        match self.0.key.load(Ordering::Acquire) {
+            0 => core::ptr::null_mut(),
+            // SAFETY: the key exists and is never deleted.
+            key => unsafe { libc::pthread_getspecific((key - 1) as libc::pthread_key_t) },
+        }
+    }
+
+    /// Sets the calling thread's value; false when the system has no key or no memory left.
+    pub fn set(&self, value: *mut c_void) -> bool {
+        self.0.set(value)
+    }
+}

@@ -1,0 +1,67 @@
+//! Faults: wrong frees and whatever else a layer finds. The policy of the process decides what becomes of them.
+
+use allokit_platform::{abort, errno, stderr::Stderr};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// What happens on a fault: `ak_policy_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Policy {
+    /// Report it on stderr and abort.
+    Abort = 0,
+    /// Report it on stderr and go on safely.
+    Report = 1,
+    /// Count it.
+    Quiet = 2,
+}
+
+static POLICY: AtomicU8 = AtomicU8::new(Policy::Abort as u8);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// The policy in force.
+#[must_use]
+pub fn policy() -> Policy {
+    match POLICY.load(Ordering::Relaxed) {
+        1 => Policy::Report,
+        2 => Policy::Quiet,
+        _ => Policy::Abort,
+    }
+}
+
+/// Sets the policy; at any time.
+pub fn set_policy(policy: Policy) {
+    POLICY.store(policy as u8, Ordering::Relaxed);
+}
+
+/// How many faults there were.
+#[must_use]
+pub fn count() -> u64 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// Counts a fault and deals with it: `describe` writes the report, whole lines, when one is wanted. Returns under every
+/// policy but [`Policy::Abort`]. Keeps `errno`.
+#[cold]
+pub fn raise(describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    act(describe);
+}
+
+/// As [`raise`] for a finding that is not counted among the faults.
+#[cold]
+pub fn act(describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
+    let _errno = errno::Saved::new();
+    let policy = policy();
+    if policy == Policy::Quiet {
+        return;
+    }
+    let mut out = Stderr::new();
+    // Stderr itself never fails; a failing describe would only shorten the report.
+    let _ = describe(&mut out);
+    if policy == Policy::Abort {
+        let _ = writeln!(out, "allokit: aborting (ALLOKIT_POLICY=report goes on)");
+        out.flush();
+        abort();
+    }
+}

@@ -1,0 +1,110 @@
+//! What a person or a program reads: statistics as text, JSON and Prometheus, the table of leaks.
+//!
+//! Owns: the formats, and [`fault`]: what becomes of a fault that a layer has found. Uses: `allokit-core`,
+//! `allokit-platform`, and `json-write` for JSON (no serde: another crate of a workspace could
+//! switch serde's `std` on, and a library with a panic handler of its own cannot be linked with std).
+//!
+//! Invariants: nothing here allocates; a figure that is not known is never printed as a number.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod fault;
+mod json;
+mod leaks;
+mod prometheus;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use leaks::{leak_heading, leak_row};
+
+use allokit_core::{Known, Stats};
+use core::fmt;
+
+/// How much is tracked in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// The build leaves it out.
+    None,
+    /// Not asked for.
+    Off,
+    /// Blocks have call sites.
+    Sites,
+}
+
+/// Whose statistics they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The library's version.
+    pub version: &'a str,
+    /// The backend's name.
+    pub backend: &'a str,
+    /// What is tracked.
+    pub tracking: Tracking,
+}
+
+/// The forms that statistics can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A table for a person.
+    Text,
+    /// One object on one line.
+    Json,
+    /// Prometheus' text format.
+    Prometheus,
+}
+
+/// Writes the statistics in a format.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_stats(format: Format, head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) -> fmt::Result {
+    match format {
+        Format::Text => text::write(head, stats, out),
+        Format::Json => json::write(head, stats, out),
+        Format::Prometheus => prometheus::write(head, stats, out),
+    }
+}
+
+/// One figure of [`Stats`]: what the formats need to know about it.
+struct Field {
+    name: &'static str,
+    known: Known,
+    value: fn(&Stats) -> u64,
+    is_counter: bool,
+    help: &'static str,
+}
+
+impl Field {
+    fn get(&self, stats: &Stats) -> Option<u64> {
+        stats.known.has(self.known).then(|| (self.value)(stats))
+    }
+}
+
+macro_rules! fields {
+    ($($name:ident $known:ident $counter:literal $help:literal;)*) => {
+        const FIELDS: &[Field] = &[$(Field {
+            name: stringify!($name),
+            known: Known::$known,
+            value: |stats| stats.$name,
+            is_counter: $counter,
+            help: $help,
+        }),*];
+    };
+}
+
+fields! {
+    alloc_count ALLOC_COUNT true "Blocks handed out.";
+    free_count FREE_COUNT true "Blocks taken back.";
+    alloc_bytes ALLOC_BYTES true "Bytes handed out.";
+    free_bytes FREE_BYTES true "Bytes taken back.";
+    current_bytes CURRENT_BYTES false "Bytes live now.";
+    peak_bytes PEAK_BYTES false "The most bytes that were live.";
+    reserved_bytes RESERVED_BYTES false "Address space held, in bytes.";
+    committed_bytes COMMITTED_BYTES false "Memory held, in bytes.";
+    mapped_peak_bytes MAPPED_PEAK_BYTES false "The most memory that was held, in bytes.";
+    threads THREADS false "Threads that hold allocator state.";
+}

@@ -1,0 +1,490 @@
+//! The rules of the C surface, once, for every backend and mode: sizes, alignments, errno, NULL.
+//!
+//! Each function is generic over a [`Source`]: the backend itself, or the tracking layer together with where the call
+//! comes from. The mode is decided at the first allocation and stays: until then [`MODE`] is [`UNDECIDED`] and calls take
+//! the slow entry.
+
+use crate::Selected;
+use crate::settings;
+use allokit_core::{Backend, Known, MIN_ALIGN, Site, Stats, array_size, is_valid_align};
+use allokit_platform::errno;
+use allokit_report::{Format, Head, Tracking, write_stats};
+use core::ffi::{CStr, c_char};
+use core::fmt;
+use core::mem::offset_of;
+use core::ptr;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// [`MODE`] before the first allocation.
+pub const UNDECIDED: u8 = 0;
+/// [`MODE`]: calls go to the backend.
+pub const PLAIN: u8 = 1;
+/// [`MODE`]: calls go through the tracking layer.
+pub const TRACKED: u8 = 2;
+
+/// How the process allocates. Written once, by the first allocation (or earlier by nobody).
+pub static MODE: AtomicU8 = AtomicU8::new(UNDECIDED);
+
+/// Where a call comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// A macro use with a record of its own.
+    Site(*mut Site),
+    /// A file (zero-terminated, or null) and a line, handed over by a wrapper.
+    At(*const c_char, u32),
+    /// The address that the call returns to; 0 when unknown.
+    Caller(usize),
+}
+
+/// The level of tracking: `ak_track_t`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Level {
+    /// Nothing is tracked.
+    Off = 0,
+    /// Each block knows its call site.
+    Sites = 1,
+    /// Each block knows its stack.
+    Stacks = 2,
+}
+
+/// An allocator as the rules below see it.
+///
+/// # Safety
+/// As [`Backend`].
+pub unsafe trait Source: Copy {
+    /// See [`Backend::alloc`].
+    fn alloc(self, size: usize) -> *mut u8;
+    /// See [`Backend::alloc_zeroed`].
+    fn alloc_zeroed(self, size: usize) -> *mut u8;
+    /// See [`Backend::alloc_aligned`].
+    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8;
+    /// See [`Backend::alloc_aligned_zeroed`].
+    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8;
+    /// See [`Backend::realloc`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8;
+    /// See [`Backend::realloc_aligned`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8;
+    /// See [`Backend::free`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn free(self, ptr: *mut u8);
+    /// See [`Backend::free_sized`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn free_sized(self, ptr: *mut u8, size: usize);
+    /// See [`Backend::usable_size`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn usable_size(self, ptr: *const u8) -> usize;
+}
+
+/// The backend, and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+// SAFETY: each function is the backend's.
+unsafe impl Source for Plain {
+    #[inline(always)]
+    fn alloc(self, size: usize) -> *mut u8 {
+        Selected::alloc(size)
+    }
+    #[inline(always)]
+    fn alloc_zeroed(self, size: usize) -> *mut u8 {
+        Selected::alloc_zeroed(size)
+    }
+    #[inline(always)]
+    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
+        Selected::alloc_aligned(size, align)
+    }
+    #[inline(always)]
+    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
+        Selected::alloc_aligned_zeroed(size, align)
+    }
+    #[inline(always)]
+    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { Selected::realloc(ptr, size) }
+    }
+    #[inline(always)]
+    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { Selected::realloc_aligned(ptr, size, align) }
+    }
+    #[inline(always)]
+    unsafe fn free(self, ptr: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { Selected::free(ptr) }
+    }
+    #[inline(always)]
+    unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { Selected::free_sized(ptr, size) }
+    }
+    #[inline(always)]
+    unsafe fn usable_size(self, ptr: *const u8) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { Selected::usable_size(ptr) }
+    }
+}
+
+#[cold]
+fn fail(error: i32) -> *mut u8 {
+    errno::set(error);
+    ptr::null_mut()
+}
+
+/// `ak_alloc`
+#[inline(always)]
+pub fn alloc<S: Source>(source: S, size: usize) -> *mut u8 {
+    source.alloc(size)
+}
+
+/// `ak_calloc`
+#[inline(always)]
+pub fn calloc<S: Source>(source: S, count: usize, size: usize) -> *mut u8 {
+    match array_size(count, size) {
+        Some(bytes) => source.alloc_zeroed(bytes),
+        None => fail(errno::ENOMEM),
+    }
+}
+
+/// `ak_alloc_aligned`
+#[inline(always)]
+pub fn alloc_aligned<S: Source>(source: S, size: usize, align: usize) -> *mut u8 {
+    if !is_valid_align(align) {
+        return fail(errno::EINVAL);
+    }
+    if align <= MIN_ALIGN { source.alloc(size) } else { source.alloc_aligned(size, align) }
+}
+
+/// `ak_calloc_aligned`
+#[inline(always)]
+pub fn calloc_aligned<S: Source>(source: S, count: usize, size: usize, align: usize) -> *mut u8 {
+    if !is_valid_align(align) {
+        return fail(errno::EINVAL);
+    }
+    match array_size(count, size) {
+        Some(bytes) if align <= MIN_ALIGN => source.alloc_zeroed(bytes),
+        Some(bytes) => source.alloc_aligned_zeroed(bytes, align),
+        None => fail(errno::ENOMEM),
+    }
+}
+
+/// `ak_realloc`
+///
+/// # Safety
+/// `ptr` is null or a live block.
+#[inline(always)]
+pub unsafe fn realloc<S: Source>(source: S, ptr: *mut u8, size: usize) -> *mut u8 {
+    if ptr.is_null() {
+        return source.alloc(size);
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if size == 0 {
+            source.free(ptr);
+            return ptr::null_mut();
+        }
+        source.realloc(ptr, size)
+    }
+}
+
+/// `ak_reallocarray`
+///
+/// # Safety
+/// As [`realloc`].
+#[inline(always)]
+pub unsafe fn reallocarray<S: Source>(source: S, ptr: *mut u8, count: usize, size: usize) -> *mut u8 {
+    match array_size(count, size) {
+        // SAFETY: the caller's promise.
+        Some(bytes) => unsafe { realloc(source, ptr, bytes) },
+        None => fail(errno::ENOMEM),
+    }
+}
+
+/// `ak_reallocarray_aligned`
+///
+/// # Safety
+/// As [`realloc`].
+#[inline(always)]
+pub unsafe fn reallocarray_aligned<S: Source>(
+    source: S,
+    ptr: *mut u8,
+    count: usize,
+    size: usize,
+    align: usize,
+) -> *mut u8 {
+    if !is_valid_align(align) {
+        return fail(errno::EINVAL);
+    }
+    let Some(bytes) = array_size(count, size) else { return fail(errno::ENOMEM) };
+    if ptr.is_null() {
+        return alloc_aligned(source, bytes, align);
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if bytes == 0 {
+            source.free(ptr);
+            ptr::null_mut()
+        } else if align <= MIN_ALIGN {
+            source.realloc(ptr, bytes)
+        } else {
+            source.realloc_aligned(ptr, bytes, align)
+        }
+    }
+}
+
+/// `ak_free`
+///
+/// # Safety
+/// As [`realloc`]; the block is given up.
+#[inline(always)]
+pub unsafe fn free<S: Source>(source: S, ptr: *mut u8) {
+    if !ptr.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { source.free(ptr) }
+    }
+}
+
+/// `ak_free_sized`
+///
+/// # Safety
+/// As [`free`], and `size` is what was asked for.
+#[inline(always)]
+pub unsafe fn free_sized<S: Source>(source: S, ptr: *mut u8, size: usize) {
+    if !ptr.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { source.free_sized(ptr, size) }
+    }
+}
+
+/// `ak_usable_size`
+///
+/// # Safety
+/// As [`realloc`].
+#[inline(always)]
+pub unsafe fn usable_size<S: Source>(source: S, ptr: *const u8) -> usize {
+    // SAFETY: the caller's promise.
+    if ptr.is_null() { 0 } else { unsafe { source.usable_size(ptr) } }
+}
+
+/// `ak_strdup`
+///
+/// # Safety
+/// `text` is null or zero-terminated.
+#[inline(always)]
+pub unsafe fn strdup<S: Source>(source: S, text: *const c_char) -> *mut c_char {
+    if text.is_null() {
+        return fail(errno::EINVAL).cast();
+    }
+    // SAFETY: the caller's promise.
+    let length = unsafe { CStr::from_ptr(text) }.count_bytes();
+    // SAFETY: `length` bytes are readable.
+    unsafe { copy_text(source, text, length) }
+}
+
+/// `ak_strndup`
+///
+/// # Safety
+/// `text` is null, or zero-terminated or `most` bytes long.
+#[inline(always)]
+pub unsafe fn strndup<S: Source>(source: S, text: *const c_char, most: usize) -> *mut c_char {
+    if text.is_null() {
+        return fail(errno::EINVAL).cast();
+    }
+    let mut length = 0;
+    // SAFETY: bytes are read one by one up to the first zero or `most`.
+    unsafe {
+        while length < most && *text.add(length) != 0 {
+            length += 1;
+        }
+        copy_text(source, text, length)
+    }
+}
+
+unsafe fn copy_text<S: Source>(source: S, text: *const c_char, length: usize) -> *mut c_char {
+    let copy = source.alloc(length + 1).cast::<c_char>();
+    if !copy.is_null() {
+        // SAFETY: the block is fresh and has `length + 1` bytes.
+        unsafe {
+            copy.copy_from_nonoverlapping(text, length);
+            *copy.add(length) = 0;
+        }
+    }
+    copy
+}
+
+/// `ak_memdup`
+///
+/// # Safety
+/// `from` has `size` readable bytes.
+#[inline(always)]
+pub unsafe fn memdup<S: Source>(source: S, from: *const u8, size: usize) -> *mut u8 {
+    if from.is_null() && size != 0 {
+        return fail(errno::EINVAL);
+    }
+    let copy = source.alloc(size);
+    if !copy.is_null() && size != 0 {
+        // SAFETY: the block is fresh and has `size` bytes.
+        unsafe { copy.copy_from_nonoverlapping(from, size) };
+    }
+    copy
+}
+
+/// The mode, decided now if it is not yet: by `ak_track_set`, else by the environment.
+#[inline]
+pub fn mode() -> u8 {
+    match MODE.load(Ordering::Acquire) {
+        UNDECIDED => decide(),
+        mode => mode,
+    }
+}
+
+/// Whether calls go to the backend; false also while that is undecided.
+#[inline(always)]
+pub fn is_plain() -> bool {
+    MODE.load(Ordering::Relaxed) == PLAIN
+}
+
+#[cold]
+#[inline(never)]
+fn decide() -> u8 {
+    let wanted = if prepare() == Level::Off { PLAIN } else { TRACKED };
+    match MODE.compare_exchange(UNDECIDED, wanted, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => wanted,
+        Err(other) => other,
+    }
+}
+
+/// Makes ready what the level wanted so far needs, and gives that level. Called when the library is loaded, by the first
+/// allocation, and in between by `ak_track_set`.
+pub fn prepare() -> Level {
+    crate::init_backend();
+    let level = settings::wanted_level();
+    #[cfg(feature = "track")]
+    if level != Level::Off {
+        crate::tracked::start();
+    }
+    level
+}
+
+/// `ak_track_set`
+pub fn track_set(level: u32) -> bool {
+    let level = match level {
+        0 => Level::Off,
+        1 => Level::Sites,
+        2 => Level::Stacks,
+        _ => {
+            errno::set(errno::EINVAL);
+            return false;
+        }
+    };
+    if level == Level::Stacks || (level == Level::Sites && !cfg!(feature = "track")) {
+        errno::set(errno::ENOTSUP);
+        return false;
+    }
+    if MODE.load(Ordering::Acquire) == UNDECIDED {
+        settings::ask_for(level);
+        prepare();
+    }
+    // Another thread may have allocated meanwhile: what is in force is the answer.
+    if track_get() != level {
+        errno::set(errno::EBUSY);
+        return false;
+    }
+    true
+}
+
+/// `ak_track_get`
+pub fn track_get() -> Level {
+    match MODE.load(Ordering::Acquire) {
+        UNDECIDED => settings::wanted_level(),
+        TRACKED => Level::Sites,
+        _ => Level::Off,
+    }
+}
+
+fn tracking() -> Tracking {
+    match track_get() {
+        _ if !cfg!(feature = "track") => Tracking::None,
+        Level::Off => Tracking::Off,
+        _ => Tracking::Sites,
+    }
+}
+
+/// The statistics of now.
+pub fn stats() -> Stats {
+    let mut stats = Stats::new();
+    #[cfg(feature = "track")]
+    if track_get() == Level::Sites {
+        crate::tracked::stats(&mut stats);
+        return stats;
+    }
+    Selected::stats(&mut stats);
+    stats
+}
+
+/// `ak_stats_get`: fills as much as the caller's struct holds.
+///
+/// # Safety
+/// `out` is null, or points at a `size_t` and as many bytes in all as it says.
+pub unsafe fn stats_get(out: *mut Stats) -> bool {
+    const LEAST: usize = offset_of!(Stats, known) + size_of::<Known>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if out.is_null() || (&raw const (*out).struct_size).read() < LEAST {
+            errno::set(errno::EINVAL);
+            return false;
+        }
+        let room = (&raw const (*out).struct_size).read();
+        let mut stats = stats();
+        // Whole fields only; what does not fit is not known to the caller either. The fields follow `known` in the order
+        // of its bits.
+        stats.struct_size = room.min(size_of::<Stats>()) / size_of::<u64>() * size_of::<u64>();
+        let fields = (stats.struct_size - LEAST) / size_of::<u64>();
+        stats.known.0 &= (1 << fields) - 1;
+        (&raw const stats).cast::<u8>().copy_to_nonoverlapping(out.cast::<u8>(), stats.struct_size);
+    }
+    true
+}
+
+/// The statistics in a format; in text, the backend's own follow.
+///
+/// # Errors
+/// Those of the writer.
+pub fn stats_write(format: Format, out: &mut dyn fmt::Write) -> fmt::Result {
+    let head = Head { version: allokit_core::VERSION, backend: Selected::NAME, tracking: tracking() };
+    write_stats(format, &head, &stats(), out)?;
+    if format == Format::Text {
+        let mut own = Heading { out, backend: Selected::NAME, written: false };
+        Selected::write_own_stats(&mut own)?;
+    }
+    Ok(())
+}
+
+/// Writes a heading before the first text.
+struct Heading<'a> {
+    out: &'a mut dyn fmt::Write,
+    backend: &'static str,
+    written: bool,
+}
+
+impl fmt::Write for Heading<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if !self.written && !text.is_empty() {
+            self.written = true;
+            writeln!(self.out, "{}'s own statistics:", self.backend)?;
+        }
+        self.out.write_str(text)
+    }
+}

@@ -1,0 +1,143 @@
+//! What the environment and `ak_track_set` ask for.
+
+use crate::Selected;
+use crate::api::Level;
+use allokit_core::Backend;
+use allokit_platform::{env, stderr::Stderr};
+use allokit_report::Format;
+use allokit_report::fault::{self, Policy};
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// 0: nobody asked; else the level + 1.
+static ASKED: AtomicU8 = AtomicU8::new(0);
+/// What the environment says of the level + 1; 0: not read yet.
+static FROM_ENVIRONMENT: AtomicU8 = AtomicU8::new(0);
+
+/// `ak_track_set` before the first allocation.
+pub(crate) fn ask_for(level: Level) {
+    ASKED.store(level as u8 + 1, Ordering::Relaxed);
+}
+
+/// The level that the next first allocation will put in force.
+pub(crate) fn wanted_level() -> Level {
+    let stored = match ASKED.load(Ordering::Relaxed) {
+        0 => {
+            read_environment();
+            FROM_ENVIRONMENT.load(Ordering::Relaxed)
+        }
+        asked => asked,
+    };
+    if stored == Level::Sites as u8 + 1 { Level::Sites } else { Level::Off }
+}
+
+/// Says something once about a setting.
+fn complain(text: fmt::Arguments<'_>) {
+    let mut out = Stderr::new();
+    let _ = writeln!(out, "allokit: {text}");
+}
+
+fn unknown(name: &str, value: &CStr, valid: &str) {
+    let value = value.to_str().unwrap_or("(not UTF-8)");
+    complain(format_args!("{name}={value} is not known; valid: {valid}"));
+}
+
+/// Reads the environment, once, and reports what it does not understand.
+pub fn read_environment() {
+    if FROM_ENVIRONMENT.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let mut level = Level::Off;
+    let mut complaints: [Option<(&str, &CStr, &str)>; 4] = [None; 4];
+    if let Some(value) = env::var(c"ALLOKIT_TRACK") {
+        match value.to_bytes() {
+            b"off" | b"" => {}
+            b"sites" | b"stacks" => level = Level::Sites,
+            _ => complaints[0] = Some(("ALLOKIT_TRACK", value, "off, sites, stacks")),
+        }
+    }
+    let mut policy = None;
+    if let Some(value) = env::var(c"ALLOKIT_POLICY") {
+        match value.to_bytes() {
+            b"abort" => policy = Some(Policy::Abort),
+            b"report" => policy = Some(Policy::Report),
+            b"quiet" => policy = Some(Policy::Quiet),
+            b"" => {}
+            _ => complaints[1] = Some(("ALLOKIT_POLICY", value, "abort, report, quiet")),
+        }
+    }
+    if let Some(value) = env::var(c"ALLOKIT_STATS")
+        && !value.is_empty()
+        && stats_target(value).is_none()
+    {
+        complaints[2] = Some(("ALLOKIT_STATS", value, "text, json, prometheus (each may be followed by :path)"));
+    }
+    if let Some(value) = env::var(c"ALLOKIT_LEAKS")
+        && !matches!(value.to_bytes(), b"" | b"0" | b"1")
+    {
+        complaints[3] = Some(("ALLOKIT_LEAKS", value, "0, 1"));
+    }
+    // The first thread to get here speaks.
+    let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
+    if FROM_ENVIRONMENT.compare_exchange(0, level_stored as u8 + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return;
+    }
+    if let Some(policy) = policy {
+        fault::set_policy(policy);
+    }
+    for (name, value, valid) in complaints.into_iter().flatten() {
+        unknown(name, value, valid);
+    }
+    let asked = env::var(c"ALLOKIT_TRACK").map_or(&b""[..], CStr::to_bytes);
+    if level != Level::Off && !cfg!(feature = "track") {
+        let asked = core::str::from_utf8(asked).unwrap_or("?");
+        complain(format_args!(
+            "ALLOKIT_TRACK={asked} is ignored: this library was built without tracking (ALLOKIT_TRACK=OFF)"
+        ));
+    } else if asked == b"stacks" {
+        complain(format_args!("ALLOKIT_TRACK=stacks is not in this version; using sites"));
+    }
+    if let Some(value) = env::var(c"ALLOKIT_BACKEND")
+        && !value.is_empty()
+        && value.to_bytes() != Selected::NAME.as_bytes()
+    {
+        match value.to_bytes() {
+            b"native" | b"mimalloc" | b"jemalloc" | b"system" => complain(format_args!(
+                "ALLOKIT_BACKEND={} is ignored: this library holds only {}",
+                value.to_str().unwrap_or("?"),
+                Selected::NAME
+            )),
+            _ => unknown("ALLOKIT_BACKEND", value, "native, mimalloc, jemalloc, system"),
+        }
+    }
+    if let Some(value) = env::var(c"ALLOKIT_GUARD")
+        && !matches!(value.to_bytes(), b"" | b"0")
+    {
+        complain(format_args!("ALLOKIT_GUARD is ignored: the guarded mode is not in this version"));
+    }
+}
+
+/// The format and, if given, the path of an `ALLOKIT_STATS`.
+fn stats_target(value: &'static CStr) -> Option<(Format, Option<&'static CStr>)> {
+    let bytes = value.to_bytes_with_nul();
+    let colon = bytes.iter().position(|byte| *byte == b':');
+    let format = match &bytes[..colon.unwrap_or(bytes.len() - 1)] {
+        b"text" | b"1" => Format::Text,
+        b"json" => Format::Json,
+        b"prometheus" => Format::Prometheus,
+        _ => return None,
+    };
+    let path = match colon {
+        Some(colon) => Some(CStr::from_bytes_with_nul(&bytes[colon + 1..]).ok()?),
+        None => None,
+    };
+    Some((format, path))
+}
+
+/// What is asked for at the end of the process: the statistics' format and path, and whether leaks are wanted.
+pub fn at_exit() -> (Option<(Format, Option<&'static CStr>)>, bool) {
+    let stats = env::var(c"ALLOKIT_STATS").and_then(stats_target);
+    let leaks = env::var(c"ALLOKIT_LEAKS").is_some_and(|value| value.to_bytes() == b"1");
+    (stats, leaks)
+}

@@ -1,0 +1,98 @@
+//! The tracking layer as a source of the C rules: each [`Origin`] becomes the number of a call site.
+
+use crate::Selected;
+use crate::api::{Origin, Source};
+use allokit_core::{Backend, Stats};
+use allokit_platform::stderr::Stderr;
+use allokit_report::fault;
+use allokit_track::{Leaks, Since, SiteId, Tracked, sites};
+
+type Layer = Tracked<Selected>;
+
+/// Before the first tracked allocation.
+pub(crate) fn start() {
+    Layer::start();
+}
+
+/// The tracker's figures and the backend's.
+pub(crate) fn stats(stats: &mut Stats) {
+    Layer::stats(stats);
+}
+
+/// See [`crate::leaks::print`].
+pub(crate) fn leaks_print() -> usize {
+    let leaks = Leaks::take(Since::Start);
+    // Stderr never fails.
+    let _ = leaks.write(&mut Stderr::new(), None);
+    leaks.blocks as usize
+}
+
+/// See [`crate::leaks::mark`].
+pub(crate) fn mark() {
+    allokit_track::mark();
+}
+
+/// See [`crate::leaks::assert_balanced`].
+pub(crate) fn assert_balanced(context: &str) -> bool {
+    let leaks = Leaks::take(Since::Mark);
+    if leaks.blocks == 0 {
+        return true;
+    }
+    fault::act(|out| leaks.write(out, Some(&context)));
+    false
+}
+
+impl Origin {
+    #[inline(always)]
+    fn site(self) -> SiteId {
+        // SAFETY: whoever made the origin vouches for its texts: the C caller, by alloc.h.
+        unsafe {
+            match self {
+                Origin::Site(record) => sites::of_record(record),
+                Origin::At(file, line) => sites::of_place(file, line),
+                Origin::Caller(address) => sites::of_caller(address),
+            }
+        }
+    }
+}
+
+// SAFETY: the tracking layer keeps the contract.
+unsafe impl Source for Origin {
+    #[inline]
+    fn alloc(self, size: usize) -> *mut u8 {
+        Layer::alloc_at(size, self.site())
+    }
+    #[inline]
+    fn alloc_zeroed(self, size: usize) -> *mut u8 {
+        Layer::alloc_zeroed_at(size, self.site())
+    }
+    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
+        Layer::alloc_aligned_at(size, align, self.site())
+    }
+    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
+        Layer::alloc_aligned_zeroed_at(size, align, self.site())
+    }
+    #[inline]
+    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { Layer::realloc_at(ptr, size, self.site()) }
+    }
+    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { Layer::realloc_aligned_at(ptr, size, align, self.site()) }
+    }
+    #[inline]
+    unsafe fn free(self, ptr: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { Layer::free_at(ptr, self.site()) }
+    }
+    #[inline]
+    unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { Layer::free_sized_at(ptr, size, self.site()) }
+    }
+    unsafe fn usable_size(self, ptr: *const u8) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { Layer::usable_size_at(ptr, self.site()) }
+    }
+}

@@ -1,0 +1,126 @@
+//! Wrong frees: finding out what a pointer is that is no live block, and saying so.
+
+use crate::{SiteId, header, live, threads};
+use allokit_report::fault::raise;
+use core::fmt::{self, Write};
+
+/// What was about to be done with the pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Free,
+    Realloc,
+    UsableSize,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Free => "free",
+            Operation::Realloc => "realloc",
+            Operation::UsableSize => "usable size",
+        }
+    }
+
+    /// The label of the line that says where.
+    fn here(self) -> &'static str {
+        match self {
+            Operation::Free => "freed at    ",
+            Operation::Realloc => "resized at  ",
+            Operation::UsableSize => "asked at    ",
+        }
+    }
+}
+
+/// What a pointer is that is no live payload start.
+enum Found {
+    /// Inside a live block.
+    Inside {
+        start: usize,
+        size: usize,
+        allocated_at: u32,
+    },
+    /// A block that was freed, with what the ring remembers.
+    Freed(Option<threads::Freed>),
+    Nothing,
+}
+
+fn find(addr: usize) -> Found {
+    {
+        let _walk = live::WALK.lock();
+        // The nearest start before it is the only block that can reach it.
+        if let Some(pin) = live::before(addr)
+            // SAFETY: the block is pinned.
+            && let Some(header) = unsafe { header::read(pin.payload) }
+            && addr - pin.payload.addr() < header.size
+        {
+            return Found::Inside { start: pin.payload.addr(), size: header.size, allocated_at: header.site };
+        }
+    }
+    if live::was_freed(addr) { Found::Freed(threads::recall(addr)) } else { Found::Nothing }
+}
+
+/// Reports a pointer that is no live block.
+#[cold]
+#[inline(never)]
+pub(crate) fn wrong_pointer(operation: Operation, ptr: *const u8, site: SiteId) {
+    let addr = ptr.addr();
+    raise(|out| {
+        let (name, here) = (operation.name(), operation.here());
+        match find(addr) {
+            Found::Inside { start, size, allocated_at } => {
+                let distance = addr - start;
+                writeln!(
+                    out,
+                    "allokit: {name} of {addr:#x}, which is {distance} bytes into a block of {size} bytes at {start:#x}"
+                )?;
+                writeln!(out, "  allocated at {}", SiteId(allocated_at))?;
+            }
+            Found::Freed(freed) => {
+                if operation == Operation::Free {
+                    write!(out, "allokit: double free of {addr:#x}, a block")?;
+                } else {
+                    write!(out, "allokit: {name} of {addr:#x}, a block")?;
+                }
+                if let Some(freed) = freed {
+                    write!(out, " of {} bytes", freed.size)?;
+                }
+                let already =
+                    if operation == Operation::Free && freed.is_some() { "" } else { " that is already freed" };
+                writeln!(out, "{already}")?;
+                if let Some(freed) = freed {
+                    writeln!(out, "  allocated at {}", SiteId(freed.allocated_at))?;
+                    writeln!(out, "  freed at     {}", SiteId(freed.freed_at))?;
+                }
+                if operation == Operation::Free {
+                    return writeln!(out, "  freed again  {site}");
+                }
+            }
+            Found::Nothing => {
+                writeln!(out, "allokit: {name} of {addr:#x}, which is no live block of this allocator")?;
+            }
+        }
+        writeln!(out, "  {here} {site}")
+    });
+}
+
+/// Reports a sized free with another size than the block has.
+#[cold]
+#[inline(never)]
+pub(crate) fn wrong_size(ptr: *const u8, said: usize, header: &header::Header, site: SiteId) {
+    raise(|out| {
+        let addr = ptr.addr();
+        writeln!(out, "allokit: free of {addr:#x} with size {said}, but the block has {} bytes", header.size)?;
+        writeln!(out, "  allocated at {}", SiteId(header.site))?;
+        writeln!(out, "  freed at     {site}")
+    });
+}
+
+/// Reports a live block whose header is not what was written.
+#[cold]
+#[inline(never)]
+pub(crate) fn damaged(operation: Operation, ptr: *const u8, site: SiteId) {
+    raise(|out| -> fmt::Result {
+        writeln!(out, "allokit: block at {:#x} is damaged: its header was overwritten", ptr.addr())?;
+        writeln!(out, "  {} {site}", operation.here())
+    });
+}

@@ -1,0 +1,109 @@
+//! The 16 bytes right before a tracked block's payload: whose block it is, how large, and a checksum.
+//!
+//! ```text
+//! word 0:  site 32 | epoch 24 | log2 of the distance from the backend's block to the payload 8
+//! word 1:  size asked for 48 | checksum 16, bound to the payload's address
+//! ```
+//! Written while the block is nobody else's, read while it is live and taken or pinned (see `live`): never a race.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes before the payload.
+pub(crate) const SIZE: usize = 16;
+/// The largest size that the header can hold; more than any machine can map.
+pub(crate) const MAX_SIZE: usize = (1 << 48) - 1;
+/// The epoch wraps here: after 2^24 marks a very old block counts as new.
+const EPOCH_MASK: u32 = (1 << 24) - 1;
+
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// The stretch between two marks in which blocks are allocated now.
+#[inline]
+pub(crate) fn epoch() -> u32 {
+    EPOCH.load(Ordering::Relaxed) & EPOCH_MASK
+}
+
+/// Begins a new epoch.
+pub(crate) fn next_epoch() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) site: u32,
+    pub(crate) epoch: u32,
+    /// From the backend's block to the payload, in bytes: a power of two, at least [`SIZE`].
+    pub(crate) offset: usize,
+    pub(crate) size: usize,
+}
+
+/// 16 bits that change, with all but certainty, when either word does or when the header is moved elsewhere.
+#[inline]
+fn checksum(payload: *const u8, word: u64, size: u64) -> u64 {
+    let mixed = (word ^ (payload.addr() as u64 >> 4)).wrapping_add(size.rotate_left(33)) ^ 0x5851_f42d_4c95_7f2d;
+    mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48
+}
+
+/// # Safety
+/// The 16 bytes before `payload` (16-aligned) belong to the caller.
+#[inline]
+pub(crate) unsafe fn write(payload: *mut u8, header: Header) {
+    let word = u64::from(header.site) | u64::from(header.epoch) << 32 | u64::from(header.offset.trailing_zeros()) << 56;
+    let size = header.size as u64;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let words = payload.sub(SIZE).cast::<u64>();
+        words.write(word);
+        words.add(1).write(size | checksum(payload, word, size) << 48);
+    }
+}
+
+/// The header, or `None` when it is not what was written.
+///
+/// # Safety
+/// `payload` is a tracked block that nobody else frees, resizes or writes a header for meanwhile.
+#[inline]
+pub(crate) unsafe fn read(payload: *const u8) -> Option<Header> {
+    // SAFETY: the caller's promise.
+    let (word, second) = unsafe {
+        let words = payload.sub(SIZE).cast::<u64>();
+        (words.read(), words.add(1).read())
+    };
+    let size = second & MAX_SIZE as u64;
+    if second >> 48 != checksum(payload, word, size) {
+        return None;
+    }
+    let offset = 1usize.wrapping_shl((word >> 56) as u32);
+    Some(Header { site: word as u32, epoch: (word >> 32) as u32 & EPOCH_MASK, offset, size: size as usize })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        #[repr(align(16))]
+        struct Block([u8; 48]);
+        let mut block = Block([0; 48]);
+        // SAFETY: 16 bytes into the block.
+        let payload = unsafe { block.0.as_mut_ptr().add(SIZE) };
+        let header = Header { site: 0x89ab_cdef, epoch: 0xff_fffe, offset: 1 << 30, size: MAX_SIZE - 5 };
+        // SAFETY: the block is ours.
+        unsafe {
+            for header in [header, Header { site: 0, epoch: 0, offset: SIZE, size: 0 }] {
+                write(payload, header);
+                assert_eq!(read(payload), Some(header));
+                for bit in 0..128 {
+                    let byte = payload.sub(SIZE).add(bit / 8);
+                    *byte ^= 1 << (bit % 8);
+                    assert_eq!(read(payload), None, "bit {bit}");
+                    *byte ^= 1 << (bit % 8);
+                }
+                // The same header at another address is wrong too.
+                payload.copy_from(payload.sub(SIZE), SIZE);
+                assert_eq!(read(payload.add(SIZE)), None);
+            }
+        }
+    }
+}

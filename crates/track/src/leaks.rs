@@ -1,0 +1,127 @@
+//! Live blocks grouped by call site: a walk over the map of live starts, so that no counter is needed on the hot path.
+
+use crate::{SiteId, header, live, sites};
+use allokit_platform::pages;
+use allokit_report::{leak_heading, leak_row};
+use core::{fmt, ptr, slice};
+
+/// What is live of one site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteCount {
+    /// The site; [`SiteId::UNKNOWN`] holds what belongs to none, and blocks whose header is damaged.
+    pub site: SiteId,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Their bytes, as asked for.
+    pub bytes: u64,
+}
+
+/// Which blocks are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// All live blocks.
+    Start,
+    /// Those allocated since the last [`mark`].
+    Mark,
+}
+
+/// Starts a stretch for [`Since::Mark`].
+pub fn mark() {
+    header::next_epoch();
+}
+
+/// A snapshot of what is live, sorted: most bytes first.
+#[derive(Debug)]
+pub struct Leaks {
+    /// All blocks.
+    pub blocks: u64,
+    /// All bytes.
+    pub bytes: u64,
+    /// Mapped memory, or null when there was none to have.
+    rows: *mut SiteCount,
+    used: usize,
+    mapped: usize,
+}
+
+impl Leaks {
+    /// Looks at what is live now. Other threads may go on; blocks that they allocate or free meanwhile may be counted
+    /// or not.
+    #[must_use]
+    pub fn take(since: Since) -> Leaks {
+        let capacity = sites::count() as usize + 1;
+        let mapped = (capacity * size_of::<SiteCount>()).next_multiple_of(pages::os_page());
+        // A row is three words; all zeroes is a row without blocks.
+        let rows = pages::map(mapped, pages::os_page()).cast::<SiteCount>();
+        let mut leaks = Leaks { blocks: 0, bytes: 0, rows, used: 0, mapped };
+        let table: &mut [SiteCount] = if rows.is_null() {
+            &mut []
+        } else {
+            // SAFETY: the mapping is ours, large enough and zero.
+            unsafe { slice::from_raw_parts_mut(rows, capacity) }
+        };
+        let epoch = header::epoch();
+        {
+            let _walk = live::WALK.lock();
+            live::for_each(|pin| {
+                // SAFETY: the block is pinned.
+                let header = unsafe { header::read(pin.payload) };
+                let (site, size) = header.map_or((0, 0), |header| (header.site as usize, header.size as u64));
+                if since == Since::Mark && header.is_none_or(|header| header.epoch != epoch) {
+                    return;
+                }
+                leaks.blocks += 1;
+                leaks.bytes += size;
+                // Sites that are newer than the table count as unknown.
+                let site = if site < table.len() { site } else { 0 };
+                if let Some(row) = table.get_mut(site) {
+                    *row = SiteCount { site: SiteId(site as u32), blocks: row.blocks + 1, bytes: row.bytes + size };
+                }
+            });
+        }
+        let mut used = 0;
+        for index in 0..table.len() {
+            if table[index].blocks != 0 {
+                table[used] = table[index];
+                used += 1;
+            }
+        }
+        table[..used].sort_unstable_by_key(|row| (core::cmp::Reverse((row.bytes, row.blocks)), row.site));
+        leaks.used = used;
+        leaks
+    }
+
+    /// The sites with live blocks, most bytes first. Empty, while `blocks` is not 0, when there was no memory for it.
+    #[must_use]
+    pub fn rows(&self) -> &[SiteCount] {
+        if self.rows.is_null() {
+            return &[];
+        }
+        // SAFETY: `used` rows of the mapping are filled.
+        unsafe { slice::from_raw_parts(self.rows, self.used) }
+    }
+
+    /// Writes the table; with a context, in the words of `ak_assert_balanced`.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write(&self, out: &mut dyn fmt::Write, context: Option<&dyn fmt::Display>) -> fmt::Result {
+        if self.blocks == 0 {
+            return out.write_str("allokit: no live blocks\n");
+        }
+        leak_heading(out, context, self.blocks, self.bytes, self.used as u64)?;
+        if self.used == 0 {
+            return out.write_str("  (no memory for the table of call sites)\n");
+        }
+        self.rows().iter().try_for_each(|row| leak_row(out, row.blocks, row.bytes, &row.site))
+    }
+}
+
+impl Drop for Leaks {
+    fn drop(&mut self) {
+        if !self.rows.is_null() {
+            // SAFETY: the mapping is ours and nobody looks at it any more.
+            unsafe { pages::release(self.rows.cast(), self.mapped, pages::os_page()) };
+            self.rows = ptr::null_mut();
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Call sites: a table of the places that have allocated or freed, each with a number.
+//!
+//! A place is file, line and function (a record of `AK_TRACK`), file and line (`_at`), or a return address. The same
+//! place always has the same number, whichever record, copy of the text or module it comes from; numbers are never given
+//! back, and the texts are copied, since the module that holds them may be unloaded. Number 0 is "unknown site": no
+//! place, or no memory for a new one.
+//!
+//! Fast paths: a record keeps its number; `_at` and return addresses have a cache that is read without a lock and
+//! verified against the table. Only a place that is new, or pushed out of its cache, takes the lock.
+
+use allokit_core::Site;
+use allokit_platform::{Lock, meta, symbol};
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::{fmt, ptr};
+
+/// The number of a call site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteId(pub(crate) u32);
+
+impl SiteId {
+    /// No site.
+    pub const UNKNOWN: SiteId = SiteId(0);
+    /// The number itself, for tables.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// An entry of the table; constant once its number is published.
+struct Entry {
+    /// Null for a return address.
+    file: *const c_char,
+    /// Null when it is not known.
+    function: *const c_char,
+    line: u32,
+    /// The next entry in the same bucket, or 0.
+    next: u32,
+    /// The return address, else 0.
+    caller: usize,
+}
+
+const CHUNK: usize = 1024;
+const CHUNKS: usize = (1 << 24) / CHUNK;
+const BUCKETS: usize = 4096;
+const TEXT_BUCKETS: usize = 1024;
+const CACHE: usize = 4096;
+
+static LOCK: Lock = Lock::new();
+static ENTRIES: [AtomicPtr<Entry>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
+/// The largest number given out.
+static LAST: AtomicU32 = AtomicU32::new(0);
+/// The first entry of each hash; under the lock.
+static HEADS: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];
+/// Copied texts by hash; under the lock.
+static TEXTS: [AtomicPtr<Text>; TEXT_BUCKETS] = [const { AtomicPtr::new(ptr::null_mut()) }; TEXT_BUCKETS];
+static PLACES: [AtomicU32; CACHE] = [const { AtomicU32::new(0) }; CACHE];
+static CALLERS: [AtomicU32; CACHE] = [const { AtomicU32::new(0) }; CACHE];
+
+/// A copied text: this, then the bytes and a zero byte.
+struct Text {
+    next: *mut Text,
+}
+
+/// How many sites there are; their numbers run from 1.
+#[must_use]
+pub fn count() -> u32 {
+    LAST.load(Ordering::Acquire)
+}
+
+/// The lock of the table, for fork handlers.
+pub(crate) fn lock() -> &'static Lock {
+    &LOCK
+}
+
+fn entry(id: u32) -> Option<&'static Entry> {
+    if id == 0 || id > LAST.load(Ordering::Acquire) {
+        return None;
+    }
+    let chunk = ENTRIES[id as usize / CHUNK].load(Ordering::Acquire);
+    // SAFETY: a published number has an entry, which is never changed or moved.
+    Some(unsafe { &*chunk.add(id as usize % CHUNK) })
+}
+
+/// The site of a record of `AK_TRACK`; null is the unknown site.
+///
+/// # Safety
+/// `record` is null or a valid `ak_site_t`.
+#[inline]
+pub unsafe fn of_record(record: *mut Site) -> SiteId {
+    // SAFETY: the caller's promise.
+    let Some(site) = (unsafe { record.as_ref() }) else { return SiteId::UNKNOWN };
+    match site.id.load(Ordering::Relaxed) {
+        // SAFETY: as above.
+        0 => unsafe { new_record(site) },
+        id => SiteId(id),
+    }
+}
+
+/// # Safety
+/// The texts of `site` are null or zero-terminated.
+#[cold]
+unsafe fn new_record(site: &Site) -> SiteId {
+    // SAFETY: the caller's promise.
+    let id = unsafe { intern(site.file, site.function.load(Ordering::Relaxed), site.line) };
+    site.id.store(id.0, Ordering::Relaxed);
+    id
+}
+
+/// The site of a file and line; a null file is the unknown site.
+///
+/// # Safety
+/// `file` is null or a zero-terminated text.
+#[inline]
+pub unsafe fn of_place(file: *const c_char, line: u32) -> SiteId {
+    if file.is_null() {
+        return SiteId::UNKNOWN;
+    }
+    let slot = &PLACES[mixed(file.addr() as u64 ^ u64::from(line) << 40) % CACHE];
+    let id = slot.load(Ordering::Relaxed);
+    // The address may hold another text by now: the text decides.
+    if let Some(entry) = entry(id)
+        && entry.line == line
+        && !entry.file.is_null()
+        // SAFETY: both are zero-terminated.
+        && unsafe { same_text(entry.file, file) }
+    {
+        return SiteId(id);
+    }
+    // SAFETY: the caller's promise.
+    let id = unsafe { intern(file, ptr::null(), line) };
+    slot.store(id.0, Ordering::Relaxed);
+    id
+}
+
+/// The site of a return address; 0 is the unknown site.
+#[inline]
+#[must_use]
+pub fn of_caller(address: usize) -> SiteId {
+    if address == 0 {
+        return SiteId::UNKNOWN;
+    }
+    let slot = &CALLERS[mixed(address as u64) % CACHE];
+    let id = slot.load(Ordering::Relaxed);
+    if let Some(entry) = entry(id)
+        && entry.caller == address
+    {
+        return SiteId(id);
+    }
+    let id = intern_caller(address);
+    slot.store(id.0, Ordering::Relaxed);
+    id
+}
+
+fn mixed(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize
+}
+
+/// # Safety
+/// Both are zero-terminated.
+unsafe fn same_text(a: *const c_char, b: *const c_char) -> bool {
+    // SAFETY: the caller's promise.
+    a == b || unsafe { CStr::from_ptr(a) == CStr::from_ptr(b) }
+}
+
+fn text_hash(text: &CStr) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for &byte in text.to_bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash
+}
+
+/// The copy of a text, made if it is the first; null when there is no memory. Under the lock.
+fn copy(text: &CStr) -> *const c_char {
+    let bucket = &TEXTS[mixed(text_hash(text)) % TEXT_BUCKETS];
+    let first = bucket.load(Ordering::Relaxed);
+    let mut known = first;
+    while !known.is_null() {
+        // SAFETY: the texts in a bucket are copies for good, each followed by its zero-terminated bytes.
+        unsafe {
+            let bytes = known.add(1).cast::<c_char>();
+            if CStr::from_ptr(bytes) == text {
+                return bytes;
+            }
+            known = (*known).next;
+        }
+    }
+    let bytes = text.to_bytes_with_nul();
+    let made = meta::alloc(size_of::<Text>() + bytes.len(), align_of::<Text>()).cast::<Text>();
+    if made.is_null() {
+        return ptr::null();
+    }
+    // SAFETY: the memory is ours and large enough.
+    unsafe {
+        made.write(Text { next: first });
+        made.add(1).cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        bucket.store(made, Ordering::Relaxed);
+        made.add(1).cast()
+    }
+}
+
+/// # Safety
+/// The texts are null or zero-terminated.
+#[cold]
+unsafe fn intern(file: *const c_char, function: *const c_char, line: u32) -> SiteId {
+    if file.is_null() {
+        return SiteId::UNKNOWN;
+    }
+    // SAFETY: the caller's promise.
+    let (file, function) = unsafe { (CStr::from_ptr(file), (!function.is_null()).then(|| CStr::from_ptr(function))) };
+    let hash = text_hash(file) ^ function.map_or(0, text_hash).rotate_left(17) ^ u64::from(line);
+    let _guard = LOCK.lock();
+    let same = |entry: &Entry| {
+        // SAFETY: the texts of an entry are null or copies for good.
+        unsafe {
+            entry.caller == 0
+                && entry.line == line
+                && CStr::from_ptr(entry.file) == file
+                && match function {
+                    Some(function) => !entry.function.is_null() && CStr::from_ptr(entry.function) == function,
+                    None => entry.function.is_null(),
+                }
+        }
+    };
+    find_or_add(hash, same, || {
+        let (file, function) = (copy(file), function.map_or(ptr::null(), copy));
+        (!file.is_null()).then_some(Entry { file, function, line, next: 0, caller: 0 })
+    })
+}
+
+#[cold]
+fn intern_caller(address: usize) -> SiteId {
+    let _guard = LOCK.lock();
+    let make = || Some(Entry { file: ptr::null(), function: ptr::null(), line: 0, next: 0, caller: address });
+    find_or_add(address as u64, |entry| entry.caller == address, make)
+}
+
+/// Under the lock.
+fn find_or_add(hash: u64, same: impl Fn(&Entry) -> bool, make: impl FnOnce() -> Option<Entry>) -> SiteId {
+    let head = &HEADS[mixed(hash) % BUCKETS];
+    let first = head.load(Ordering::Relaxed);
+    let mut id = first;
+    while let Some(known) = entry(id) {
+        if same(known) {
+            return SiteId(id);
+        }
+        id = known.next;
+    }
+    let id = LAST.load(Ordering::Relaxed) + 1;
+    let Some(slot) = ENTRIES.get(id as usize / CHUNK) else { return SiteId::UNKNOWN };
+    let mut chunk = slot.load(Ordering::Relaxed);
+    if chunk.is_null() {
+        chunk = meta::alloc(size_of::<Entry>() * CHUNK, align_of::<Entry>()).cast();
+        if chunk.is_null() {
+            return SiteId::UNKNOWN;
+        }
+        slot.store(chunk, Ordering::Release);
+    }
+    let Some(made) = make() else { return SiteId::UNKNOWN };
+    // SAFETY: the number is not published, so the place in the chunk is ours.
+    unsafe { chunk.add(id as usize % CHUNK).write(Entry { next: first, ..made }) };
+    LAST.store(id, Ordering::Release);
+    head.store(id, Ordering::Relaxed);
+    SiteId(id)
+}
+
+/// The site as people read it: `file:line (function)`, `file:line`, `module(symbol+0x1f)`, `module(+0x1234)`.
+impl fmt::Display for SiteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(entry) = entry(self.0) else { return f.write_str("unknown site") };
+        if entry.caller != 0 {
+            return write_caller(entry.caller, f);
+        }
+        // SAFETY: the texts of an entry are null or copies for good.
+        unsafe {
+            write_text(CStr::from_ptr(entry.file).to_bytes(), f)?;
+            write!(f, ":{}", entry.line)?;
+            if !entry.function.is_null() {
+                f.write_str(" (")?;
+                write_text(CStr::from_ptr(entry.function).to_bytes(), f)?;
+                f.write_str(")")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_caller(address: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // One less: the call, not what comes after it, which may be another line or another function.
+    let Some(found) = symbol::of(address - 1) else { return write!(f, "{address:#x}") };
+    let path = found.module.to_bytes();
+    write_text(path.rsplit(|&byte| byte == b'/').next().unwrap_or(path), f)?;
+    f.write_str("(")?;
+    if let Some(name) = found.name {
+        write_text(name.to_bytes(), f)?;
+    }
+    write!(f, "+{:#x})", found.offset)
+}
+
+fn write_text(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        f.write_str(chunk.valid())?;
+        if !chunk.invalid().is_empty() {
+            f.write_str("\u{fffd}")?;
+        }
+    }
+    Ok(())
+}

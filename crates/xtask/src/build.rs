@@ -1,0 +1,363 @@
+//! `cargo xtask lib`: one backend as a C library, static and shared.
+//!
+//! Owns the way from cargo's output to the files that are linked and installed. cargo's shared library gets its versioned
+//! names. cargo's static library holds the whole of Rust's core and every symbol of mimalloc and jemalloc for all to see;
+//! it is *prelinked*: what the functions of c-api/exports.txt need is linked into one object (`ld -r --gc-sections`), then
+//! every other symbol becomes local to it (`objcopy --keep-global-symbols`). So it is small, and an application's own
+//! mimalloc or another Rust library in the same program never meets ours.
+
+use crate::tools;
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// In the order in which the libraries are built and listed.
+pub const BACKENDS: [&str; 4] = ["native", "mimalloc", "jemalloc", "system"];
+
+/// The one version, from the workspace's Cargo.toml.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The first number of [`VERSION`], which the soname ends with.
+pub const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// native, mimalloc, jemalloc or system
+    #[arg(long)]
+    backend: String,
+    /// on: the library holds tracking, off until a program asks for it; off: it is left out
+    #[arg(long, default_value = "on")]
+    track: String,
+    /// Where the libraries go [default: target/allokit/<backend>, or <backend>-notrack]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Build for another machine: a Rust target such as aarch64-unknown-linux-gnu
+    #[arg(long)]
+    target: Option<String>,
+    /// Without optimisation, with all assertions
+    #[arg(long)]
+    debug: bool,
+    /// Do not print the paths of the libraries
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// What to build; `Options::new("native")` is the library that is installed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub backend: String,
+    pub track: bool,
+    /// The Rust target, when it is another machine than this one.
+    pub target: Option<String>,
+    pub debug: bool,
+    /// The default is [`default_out`].
+    pub out: Option<PathBuf>,
+}
+
+impl Options {
+    pub fn new(backend: &str) -> Options {
+        Options { backend: backend.to_string(), track: true, target: None, debug: false, out: None }
+    }
+}
+
+/// The files of one library; all paths are absolute.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// `liballokit_<backend>.a`
+    pub static_lib: PathBuf,
+    /// `liballokit_<backend>.so`, a link to `.so.<major>`, a link to `.so.<version>`
+    pub shared_lib: PathBuf,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let options = Options {
+        backend: args.backend.clone(),
+        track: on_or_off("--track", &args.track)?,
+        target: args.target.clone(),
+        debug: args.debug,
+        out: args.out.as_ref().map(std::path::absolute).transpose()?,
+    };
+    let built = build_with(&options)?;
+    if !args.quiet {
+        println!("{}\n{}", built.static_lib.display(), built.shared_lib.display());
+    }
+    Ok(())
+}
+
+/// Builds a backend's libraries into `out` (by default [`default_out`]); what is up to date is left alone.
+pub fn build(backend: &str, track: bool, out: Option<&Path>) -> Result<Built> {
+    build_with(&Options { track, out: out.map(Path::to_path_buf), ..Options::new(backend) })
+}
+
+/// The same with all that can be chosen.
+pub fn build_with(options: &Options) -> Result<Built> {
+    let backend = backend(&options.backend)?;
+    ensure!(cfg!(target_os = "linux"), "cargo xtask lib makes ELF libraries and runs on Linux only, in this version");
+    let out = options.out.clone().unwrap_or_else(|| default_out(options));
+    let static_lib = out.join(format!("liballokit_{backend}.a"));
+    let shared_lib = out.join(format!("liballokit_{backend}.so"));
+    let kit = Kit::new(options)?;
+    fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+
+    let cargo_folder = target_dir().join("allokit/cargo").join(backend);
+    fs::create_dir_all(&cargo_folder).with_context(|| format!("cannot make the folder {}", cargo_folder.display()))?;
+    // Both variants of a backend end in the same files of cargo's, and several of us may run: one at a time.
+    let lock_path = cargo_folder.join(".xtask-lock");
+    let lock = File::create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
+    if !static_lib.exists() {
+        let patience = if backend == "jemalloc" { "; its own build takes a minute or two the first time" } else { "" };
+        eprintln!("building liballokit_{backend}{patience}");
+    }
+    let (archive, dylib) = cargo_build(backend, options, &kit, &cargo_folder)?;
+
+    let work = tempfile::tempdir_in(&out).with_context(|| format!("cannot write to {}", out.display()))?;
+    let made = prelink(backend, &archive, &kit, work.path())?;
+    replace(&made, &static_lib)?;
+    let made = work.path().join("shared");
+    // Debug information of the C parts makes jemalloc's 28 MB; symbol names stay, for profilers.
+    tools::output(Command::new(&kit.objcopy).arg("--strip-debug").arg(&dylib).arg(&made))?;
+    let versioned = out.join(format!("liballokit_{backend}.so.{VERSION}"));
+    replace(&made, &versioned)?;
+    link(&versioned, &out.join(format!("liballokit_{backend}.so.{MAJOR}")))?;
+    link(&out.join(format!("liballokit_{backend}.so.{MAJOR}")), &shared_lib)?;
+    Ok(Built { static_lib, shared_lib })
+}
+
+/// The backend of this name, or an error in one line.
+pub fn backend(name: &str) -> Result<&'static str> {
+    let found = BACKENDS.into_iter().find(|backend| *backend == name);
+    found.with_context(|| format!("--backend {name} is not known; valid: {}", BACKENDS.join(", ")))
+}
+
+/// The value of an option that is `on` or `off`.
+pub fn on_or_off(option: &str, value: &str) -> Result<bool> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => bail!("{option} {value} is not known; valid: on, off"),
+    }
+}
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
+}
+
+/// cargo's target folder: CARGO_TARGET_DIR, or `target`.
+pub fn target_dir() -> PathBuf {
+    // A relative path means what it means to the cargo that started us: relative to where the command was given.
+    let named = std::env::var_os("CARGO_TARGET_DIR").filter(|named| !named.is_empty());
+    named.and_then(|named| std::path::absolute(named).ok()).unwrap_or_else(|| root().join("target"))
+}
+
+/// `target/allokit/[<target>/]<backend>[-notrack][-debug]`
+pub fn default_out(options: &Options) -> PathBuf {
+    let mut name = options.backend.clone();
+    if !options.track {
+        name.push_str("-notrack");
+    }
+    if options.debug {
+        name.push_str("-debug");
+    }
+    let folder = target_dir().join("allokit");
+    options.target.as_ref().map_or_else(|| folder.join(&name), |target| folder.join(target).join(&name))
+}
+
+/// The public symbols, from c-api/exports.txt.
+pub fn exports() -> Result<BTreeSet<String>> {
+    let path = exports_file();
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    Ok(lines.filter(|line| !line.is_empty()).map(str::to_string).collect())
+}
+
+fn exports_file() -> PathBuf {
+    root().join("c-api/exports.txt")
+}
+
+/// The symbols that a library offers to others: of an archive its global ones, of a shared library its dynamic ones.
+pub fn offered(library: &Path) -> Result<BTreeSet<String>> {
+    let mut nm = Command::new(tools::find("nm")?);
+    nm.args(["--defined-only", "--extern-only", "--format=posix"]);
+    if library.extension().is_none_or(|extension| extension != "a" && extension != "o") {
+        nm.arg("--dynamic");
+    }
+    let text = tools::output(nm.arg(library))?;
+    // `name type value size`; the lines that name an archive's members have one word.
+    let symbols = text.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name.to_string());
+    Ok(symbols.collect())
+}
+
+/// The programs for the machine that is built for.
+struct Kit {
+    ld: PathBuf,
+    objcopy: PathBuf,
+    ar: PathBuf,
+    /// Of a cross compiler, what cargo is to be told.
+    variables: Vec<(String, String)>,
+}
+
+impl Kit {
+    fn new(options: &Options) -> Result<Kit> {
+        // Rust's linker is cc too.
+        tools::need(&["cc", "ld", "objcopy", "ar", "nm"])?;
+        if options.backend == "jemalloc" {
+            tools::need(&["make"])?;
+        }
+        let here = || {
+            Ok(Kit {
+                ld: tools::find("ld")?,
+                objcopy: tools::find("objcopy")?,
+                ar: tools::find("ar")?,
+                variables: vec![],
+            })
+        };
+        let Some(target) = &options.target else { return here() };
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let asked = tools::attempt(Command::new(rustc).args(["--print", "target-libdir", "--target", target]))?;
+        ensure!(asked.success, "--target {target} is not known to Rust; `rustc --print target-list` lists what is");
+        ensure!(
+            Path::new(asked.stdout.trim()).is_dir(),
+            "Rust's library for {target} is missing; install it with: rustup target add {target}"
+        );
+        let architecture = target.split('-').next().unwrap_or(target);
+        if architecture == std::env::consts::ARCH {
+            return here();
+        }
+        ensure!(
+            target.ends_with("-linux-gnu"),
+            "--target {target}: cross compilation is written for *-linux-gnu targets in this version"
+        );
+        // aarch64-unknown-linux-gnu's tools are called aarch64-linux-gnu-ld and so on.
+        let prefix = format!("{architecture}-linux-gnu-");
+        if architecture == "aarch64" {
+            tools::need(&["aarch64-cc"])?;
+        }
+        let tool = |name: &str| {
+            let path = tools::in_path(&format!("{prefix}{name}"));
+            path.with_context(|| format!("{prefix}{name} is missing; install the cross compiler for {target}"))
+        };
+        let upper = target.to_uppercase().replace('-', "_");
+        let lower = target.replace('-', "_");
+        let gcc = tool("gcc")?.display().to_string();
+        let named = [(format!("CARGO_TARGET_{upper}_LINKER"), gcc.clone()), (format!("CC_{lower}"), gcc)];
+        let variables = named.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+        Ok(Kit { ld: tool("ld")?, objcopy: tool("objcopy")?, ar: tool("ar")?, variables })
+    }
+}
+
+/// Has cargo build the static and the shared library; they are the caller's until it gives up the lock.
+fn cargo_build(backend: &str, options: &Options, kit: &Kit, folder: &Path) -> Result<(PathBuf, PathBuf)> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "allokit-c", "--lib", "--no-default-features", "--features"]);
+    cargo.arg(if options.track { format!("{backend},track") } else { backend.to_string() });
+    cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(folder);
+    if !options.debug {
+        cargo.arg("--release");
+    }
+    let mut made = folder.to_path_buf();
+    if let Some(target) = &options.target {
+        cargo.arg("--target").arg(target);
+        made.push(target);
+    }
+    cargo.envs(kit.variables.iter().cloned());
+    tools::run(&mut cargo)?;
+    made.push(if options.debug { "debug" } else { "release" });
+    let files = (made.join("liballokit.a"), made.join("liballokit.so"));
+    ensure!(files.1.is_file(), "cargo left no {}: has this target shared libraries?", files.1.display());
+    Ok(files)
+}
+
+/// Makes the static library out of cargo's.
+fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<PathBuf> {
+    let exports = exports()?;
+    let linked = work.join("linked.o");
+    // The exports are the roots; constructors and destructors (.init_array, .fini_array) of the objects that are linked
+    // in stay as well, ld sees to that.
+    let mut ld = Command::new(&kit.ld);
+    ld.args(["-r", "--gc-sections"]).args(exports.iter().map(|symbol| format!("--undefined={symbol}")));
+    tools::output(ld.arg(archive).arg("-o").arg(&linked))?;
+    // .llvm_addrsig counts symbols by number, which this step changes; .llvmbc is the compiler's own form of the code.
+    let object = work.join(format!("allokit_{backend}.o"));
+    let mut objcopy = Command::new(&kit.objcopy);
+    objcopy.args(["--strip-debug", "--remove-section=.llvm*", "--remove-section=.comment"]);
+    objcopy.arg(format!("--keep-global-symbols={}", exports_file().display()));
+    tools::output(objcopy.arg(&linked).arg(&object))?;
+
+    let offered = offered(&object)?;
+    let lacking: Vec<_> = exports.difference(&offered).map(String::as_str).collect();
+    ensure!(
+        lacking.is_empty(),
+        "c-api/exports.txt lists what the library does not define: {} ({} in all)",
+        lacking.iter().take(5).copied().collect::<Vec<_>>().join(", "),
+        lacking.len()
+    );
+    let library = work.join("static");
+    tools::output(Command::new(&kit.ar).arg("crsD").arg(&library).arg(&object))?;
+    Ok(library)
+}
+
+/// Moves a file into its place, unless the same is there already: then what was linked with it stays up to date.
+fn replace(made: &Path, place: &Path) -> Result<()> {
+    if fs::read(place).is_ok_and(|old| fs::read(made).is_ok_and(|new| old == new)) {
+        return Ok(());
+    }
+    fs::rename(made, place).with_context(|| format!("cannot write {}", place.display()))
+}
+
+/// Makes `place` a link to `file`, which lies in the same folder.
+fn link(file: &Path, place: &Path) -> Result<()> {
+    let name = file.file_name().context("a file without a name")?;
+    if fs::read_link(place).is_ok_and(|old| old == name) {
+        return Ok(());
+    }
+    let _ = fs::remove_file(place);
+    std::os::unix::fs::symlink(name, place).with_context(|| format!("cannot make the link {}", place.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_checked_in_one_line() {
+        assert_eq!(
+            backend("tcmalloc").unwrap_err().to_string(),
+            "--backend tcmalloc is not known; valid: native, mimalloc, jemalloc, system"
+        );
+        assert_eq!(on_or_off("--track", "yes").unwrap_err().to_string(), "--track yes is not known; valid: on, off");
+        assert!(on_or_off("--track", "on").unwrap() && !on_or_off("--track", "off").unwrap());
+    }
+
+    #[test]
+    fn variants_have_folders_of_their_own() {
+        let options = Options::new("native");
+        assert!(default_out(&options).ends_with("allokit/native"));
+        assert!(default_out(&Options { track: false, ..options.clone() }).ends_with("allokit/native-notrack"));
+        let far = Options { target: Some("aarch64-unknown-linux-gnu".into()), debug: true, ..options };
+        assert!(default_out(&far).ends_with("allokit/aarch64-unknown-linux-gnu/native-debug"));
+    }
+
+    #[test]
+    fn a_file_that_stays_the_same_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (made, place) = (folder.path().join("made"), folder.path().join("place"));
+        fs::write(&place, "old").unwrap();
+        let before = place.metadata().unwrap().modified().unwrap();
+        fs::write(&made, "old").unwrap();
+        replace(&made, &place).unwrap();
+        assert_eq!(place.metadata().unwrap().modified().unwrap(), before);
+        fs::write(&made, "new").unwrap();
+        replace(&made, &place).unwrap();
+        assert_eq!(fs::read(&place).unwrap(), b"new");
+    }
+
+    #[test]
+    fn exports_are_sorted_and_ours() {
+        let exports = exports().unwrap();
+        assert!(exports.contains("ak_alloc") && exports.iter().all(|symbol| symbol.starts_with("ak_")));
+    }
+}

@@ -1,0 +1,57 @@
+//! The project's commands: `cargo xtask lib`, `install`, `demo`, `test`. Each one's module says what it does.
+#![allow(missing_docs)]
+
+mod build;
+mod case;
+mod demo;
+mod install;
+mod sources;
+mod test;
+mod test_conformance;
+mod test_consumers;
+mod test_instr;
+mod test_misuse;
+mod test_rust;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Allokit's build, install, demo and test commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build one backend's static and shared library into a folder
+    Lib(build::Args),
+    /// Build every backend and install headers, libraries, CMake package and pkg-config files
+    Install(install::Args),
+    /// Build all backends, run the Lua and SQLite programs on each, and print the table
+    Demo(demo::Args),
+    /// Print where the C sources of Lua 5.4 and SQLite lie, fetching them the first time
+    Sources(sources::Args),
+    /// Run all tests
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Lib(args) => build::run(&args),
+        Command::Install(args) => install::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Sources(args) => sources::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The causes follow on the same line, without a backtrace: these are messages for the user.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

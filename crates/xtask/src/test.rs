@@ -1,0 +1,141 @@
+//! `cargo xtask test`: every case of every module, two at a time, one line each, and a summary.
+
+use crate::case::{Case, LeftOut};
+use crate::{build, test_conformance, test_consumers, test_instr, test_misuse, test_rust, tools};
+use anyhow::{Result, bail, ensure};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the cases whose name contains this; may be given several times
+    #[arg(long)]
+    only: Vec<String>,
+    /// List the cases and run none
+    #[arg(long)]
+    list: bool,
+    /// Leave out Miri, emulation and the mutants
+    #[arg(long)]
+    quick: bool,
+}
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    LeftOut(String),
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut cases: Vec<Case> = Vec::new();
+    cases.extend(test_rust::cases());
+    cases.extend(test_conformance::cases());
+    cases.extend(test_misuse::cases());
+    cases.extend(test_instr::cases());
+    cases.extend(test_consumers::cases());
+    if !args.only.is_empty() {
+        cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
+    }
+    if args.quick {
+        cases.retain(|case| !["miri/", "aarch64", "mutants"].iter().any(|slow| case.name.contains(slow)));
+    }
+    ensure!(!cases.is_empty(), "no case is called so; cargo xtask test --list names them all");
+    if args.list {
+        cases.iter().for_each(|case| println!("{}", case.name));
+        return Ok(());
+    }
+    prepare(&cases)?;
+
+    let start = Instant::now();
+    let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((index, case)) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    cases.get(index).map(|case| (index, case))
+                } {
+                    let started = Instant::now();
+                    let outcome = run_one(case);
+                    let seconds = started.elapsed().as_secs_f64();
+                    // One lock for the line and the list, so that lines do not mix.
+                    let mut outcomes = outcomes.lock().unwrap_or_else(|poison| poison.into_inner());
+                    let line = match &outcome {
+                        Outcome::Passed => format!("ok        {} ({seconds:.1} s)", case.name),
+                        Outcome::Failed(why) => format!("FAILED    {} ({seconds:.1} s)\n{}", case.name, indented(why)),
+                        Outcome::LeftOut(why) => format!("LEFT OUT  {}: {why}", case.name),
+                    };
+                    println!("{line}");
+                    let _ = std::io::stdout().flush();
+                    outcomes.push((index, outcome));
+                }
+            });
+        }
+    });
+    summary(&cases, outcomes.into_inner().unwrap_or_else(|poison| poison.into_inner()), start)
+}
+
+/// What several cases need, before they ask for it at once.
+fn prepare(cases: &[Case]) -> Result<()> {
+    let wants =
+        |prefixes: &[&str]| cases.iter().any(|case| prefixes.iter().any(|prefix| case.name.starts_with(prefix)));
+    if wants(&["conformance/", "misuse/", "instructions/", "consumers/", "mutants", "header/"]) {
+        tools::need(&["gcc", "g++", "clang", "make", "ld", "objcopy", "ar"])?;
+    }
+    for backend in build::BACKENDS {
+        if wants(&["misuse/", "instructions/"]) {
+            build::build(backend, false, None)?;
+        }
+        if wants(&["conformance/", "misuse/", "instructions/", "consumers/"]) {
+            build::build(backend, true, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_one(case: &Case) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(|| (case.run)())) {
+        Ok(Ok(())) => Outcome::Passed,
+        Ok(Err(error)) => match error.downcast_ref::<LeftOut>() {
+            Some(reason) => Outcome::LeftOut(reason.to_string()),
+            None => Outcome::Failed(format!("{error:#}")),
+        },
+        Err(_) => Outcome::Failed("the case itself panicked".to_string()),
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn summary(cases: &[Case], mut outcomes: Vec<(usize, Outcome)>, start: Instant) -> Result<()> {
+    outcomes.sort_by_key(|(index, _)| *index);
+    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
+    for (index, outcome) in &outcomes {
+        match outcome {
+            Outcome::Passed => passed += 1,
+            Outcome::Failed(_) => failed.push(cases[*index].name.as_str()),
+            Outcome::LeftOut(why) => {
+                if skipped == 0 {
+                    println!("\nLEFT OUT on this machine:");
+                }
+                println!("  {}: {why}", cases[*index].name);
+                skipped += 1;
+            }
+        }
+    }
+    if !failed.is_empty() {
+        println!("\nFAILED:");
+        failed.iter().for_each(|name| println!("  {name}"));
+    }
+    println!("\nin {} s", start.elapsed().as_secs());
+    println!("{passed} passed, {} failed, {skipped} skipped", failed.len());
+    if !failed.is_empty() {
+        bail!("{} cases failed", failed.len());
+    }
+    Ok(())
+}

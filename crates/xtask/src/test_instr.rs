@@ -1,0 +1,108 @@
+//! Instruction budgets: what a call through Allokit costs beyond the backend's own, counted exactly by single-stepping
+//! (tests/instr). The hot paths of the native backend have budgets of their own. Wall-clock time gates nothing.
+
+use crate::build::{self, Options};
+use crate::case::{Case, LeftOut};
+use crate::tools;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const CALLS: u64 = 32;
+/// What `ak_alloc` may add to a foreign backend's call, in instructions: with tracking built in and off, and without it.
+const ADDED: [(bool, u64); 2] = [(true, 12), (false, 8)];
+/// What a call on the native backend may cost, loop and call included: alloc, free.
+const NATIVE: [(&str, u64); 2] = [("alloc", 25), ("free", 34)];
+
+/// One call's instructions, the loop's included.
+struct Counter {
+    folder: tempfile::TempDir,
+}
+
+impl Counter {
+    fn new() -> Result<Counter> {
+        let folder = tempfile::tempdir()?;
+        let source = build::root().join("tests/instr/count.c");
+        tools::run(compiler().arg("-o").arg(folder.path().join("count")).arg(source))?;
+        Ok(Counter { folder })
+    }
+
+    /// Builds calls.c over two functions of a library and counts one of them.
+    fn count(&self, name: &str, functions: (&str, &str), libraries: &[&Path], which: &str) -> Result<u64> {
+        let program = self.folder.path().join(name);
+        let source = build::root().join("tests/instr/calls.c");
+        let mut command = compiler();
+        command.arg(format!("-DALLOC={}", functions.0)).arg(format!("-DFREE={}", functions.1));
+        command.arg("-o").arg(&program).arg(source).args(libraries).args(["-lpthread", "-ldl", "-lm"]);
+        tools::run(&mut command)?;
+        let text = tools::output(Command::new(self.folder.path().join("count")).arg(&program).arg(which))
+            .map_err(|error| LeftOut::because(format!("single-stepping does not work here: {error:#}")))?;
+        let steps: u64 = text.trim().parse().with_context(|| format!("count printed {text:?}"))?;
+        Ok(steps / CALLS)
+    }
+}
+
+fn compiler() -> Command {
+    let mut command = Command::new("cc");
+    command.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror"]);
+    command
+}
+
+/// The backend's own library, as its crate has built it, and its two functions.
+fn own(backend: &str) -> Result<(PathBuf, (&'static str, &'static str))> {
+    let (package, file, functions) = match backend {
+        "mimalloc" => ("libmimalloc-sys", "out/libmimalloc.a", ("mi_malloc", "mi_free")),
+        _ => ("tikv-jemalloc-sys", "out/lib/libjemalloc_pic.a", ("_rjem_malloc", "_rjem_free")),
+    };
+    let folder = build::target_dir().join("allokit/cargo").join(backend).join("release/build");
+    let mut found: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(package)))
+        .map(|path| path.join(file))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    let library = found.pop().with_context(|| format!("no {file} of {package} under {}", folder.display()))?;
+    Ok((library, functions))
+}
+
+/// The cases of this module.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for backend in ["mimalloc", "jemalloc"] {
+        for (track, budget) in ADDED {
+            let mode = if track { "tracking-off" } else { "no-tracking" };
+            cases.push(Case::new(format!("instructions/{backend}/{mode}"), move || added(backend, track, budget)));
+        }
+    }
+    cases.push(Case::new("instructions/native", native));
+    cases
+}
+
+fn added(backend: &str, track: bool, budget: u64) -> Result<()> {
+    let built = build::build_with(&Options { track, ..Options::new(backend) })?;
+    let (own_library, functions) = own(backend)?;
+    let counter = Counter::new()?;
+    let through = counter.count("through", ("ak_alloc", "ak_free"), &[&built.static_lib], "alloc")?;
+    let own = counter.count("own", functions, &[&own_library], "alloc")?;
+    ensure!(own > 5, "the backend's own call was counted as {own} instructions: the count is wrong");
+    let added = through.saturating_sub(own);
+    ensure!(
+        added <= budget,
+        "ak_alloc on {backend} costs {through} instructions, the backend's own call {own}: {added} more, and {budget} \
+         are allowed"
+    );
+    Ok(())
+}
+
+fn native() -> Result<()> {
+    let built = build::build_with(&Options { track: false, ..Options::new("native") })?;
+    let counter = Counter::new()?;
+    for (which, budget) in NATIVE {
+        let cost = counter.count("native", ("ak_alloc", "ak_free"), &[&built.static_lib], which)?;
+        ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
+        ensure!(cost <= budget, "{which} on native costs {cost} instructions, loop included; {budget} are allowed");
+    }
+    Ok(())
+}

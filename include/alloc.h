@@ -1,0 +1,279 @@
+/*
+ * alloc.h - the C interface of Allokit, an allocator that a C runtime can swap without touching its code.
+ *
+ * Include this file, link one library (liballokit_native, _mimalloc, _jemalloc or _system), call ak_alloc and ak_free.
+ *
+ * Rules that hold for every backend and every mode:
+ *   - every block is aligned to at least 16 bytes, whatever its size;
+ *   - size 0 gives a unique pointer that is not NULL and must be freed;
+ *   - failure gives NULL with errno set: ENOMEM (too large, or no memory), EINVAL (alignment is no power of two);
+ *   - ak_realloc(NULL, n) allocates, ak_realloc(p, 0) frees p and returns NULL; a failed realloc leaves p as it was;
+ *   - ak_free(NULL) does nothing, and ak_free never changes errno;
+ *   - every function is thread-safe, any thread frees any block, and freeing works in atexit handlers, in destructors
+ *     of thread-local data and in a forked child.
+ *
+ * Define AK_TRACK before including this file (CMake: ALLOKIT_TRACK=ON does it) and each call passes its file, line
+ * and function, so that ak_leaks_print() can name them. Without it a call is the plain function.
+ *
+ * C99, C11, C17, C23; C++11 and later. Sizes are in bytes everywhere.
+ */
+#ifndef ALLOKIT_ALLOC_H
+#define ALLOKIT_ALLOC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The number of the binary interface that this header describes; the library's own is ak_abi_version(). */
+#define AK_ABI_VERSION 1
+
+/* ---- the compiler's attributes ---------------------------------------------------------------------------------- */
+
+#if defined(__GNUC__) || defined(__clang__)
+#define AK_ATTR_(list) __attribute__(list)
+#else
+#define AK_ATTR_(list)
+#endif
+
+#if defined(__cplusplus) && __cplusplus >= 201703L
+#define AK_NODISCARD [[nodiscard]]
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ > 201710L && !defined(__cplusplus)
+#define AK_NODISCARD [[nodiscard]]
+#elif defined(__GNUC__) || defined(__clang__)
+#define AK_NODISCARD __attribute__((warn_unused_result))
+#else
+#define AK_NODISCARD
+#endif
+
+/* A fresh block that aliases nothing; on GCC 11 and later also: the functions that may free it, so that
+ * -Wmismatched-dealloc names a block of ours given to free(). Without the realloc functions: GCC would hold that they
+ * always free, and warn of `q = ak_realloc(p, n); if (q == NULL) ak_free(p);`. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#define AK_MALLOC_                                                                                                     \
+    AK_ATTR_((malloc, malloc(ak_free, 1), malloc(ak_free_sized, 1), malloc(ak_free_at, 1), malloc(ak_free_sized_at, 1), \
+              malloc(ak_free_site, 1), malloc(ak_free_sized_site, 1)))
+#else
+#define AK_MALLOC_ AK_ATTR_((malloc))
+#endif
+#define AK_SIZE_(a) AK_ATTR_((alloc_size(a)))
+#define AK_SIZE2_(a, b) AK_ATTR_((alloc_size(a, b)))
+#define AK_ALIGN_(a) AK_ATTR_((alloc_align(a)))
+
+/* Symbols of the library; a shared build on Windows would add dllimport here. */
+#ifndef AK_API
+#define AK_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- a call site ------------------------------------------------------------------------------------------------ */
+
+/* One static record for each macro use under AK_TRACK. `id` belongs to the library: 0 until the site is first used. */
+typedef struct ak_site {
+    const char *file;
+    const char *function;
+    uint32_t line;
+    uint32_t id;
+} ak_site_t;
+
+/* ---- general purpose -------------------------------------------------------------------------------------------- */
+
+/* Frees a block. NULL is allowed. Preserves errno. */
+AK_API void ak_free(void *ptr);
+/* Frees a block of which the caller knows the size that it asked for; faster on some backends, checked when tracked. */
+AK_API void ak_free_sized(void *ptr, size_t size);
+
+AK_API void ak_free_at(void *ptr, const char *file, uint32_t line);
+AK_API void ak_free_sized_at(void *ptr, size_t size, const char *file, uint32_t line);
+AK_API void ak_free_site(void *ptr, ak_site_t *site);
+AK_API void ak_free_sized_site(void *ptr, size_t size, ak_site_t *site);
+
+/* Resizes a block, moving it if it must; the contents are kept up to the smaller size. ptr NULL allocates; size 0
+ * frees ptr and returns NULL. On failure NULL, and the old block is untouched. */
+AK_NODISCARD AK_API void *ak_realloc(void *ptr, size_t size) AK_SIZE_(2);
+AK_NODISCARD AK_API void *ak_realloc_at(void *ptr, size_t size, const char *file, uint32_t line) AK_SIZE_(2);
+AK_NODISCARD AK_API void *ak_realloc_site(void *ptr, size_t size, ak_site_t *site) AK_SIZE_(2);
+
+/* ak_realloc to count * size bytes; NULL with ENOMEM when the product does not fit. */
+AK_NODISCARD AK_API void *ak_reallocarray(void *ptr, size_t count, size_t size) AK_SIZE2_(2, 3);
+AK_NODISCARD AK_API void *ak_reallocarray_at(void *ptr, size_t count, size_t size, const char *file, uint32_t line)
+    AK_SIZE2_(2, 3);
+AK_NODISCARD AK_API void *ak_reallocarray_site(void *ptr, size_t count, size_t size, ak_site_t *site) AK_SIZE2_(2, 3);
+
+/* The same, and the result keeps the alignment, a power of two. What AK_RESIZE calls for types aligned above 16. */
+AK_NODISCARD AK_API void *ak_reallocarray_aligned(void *ptr, size_t count, size_t size, size_t alignment)
+    AK_SIZE2_(2, 3) AK_ALIGN_(4);
+AK_NODISCARD AK_API void *ak_reallocarray_aligned_at(void *ptr, size_t count, size_t size, size_t alignment,
+                                                     const char *file, uint32_t line) AK_SIZE2_(2, 3) AK_ALIGN_(4);
+AK_NODISCARD AK_API void *ak_reallocarray_aligned_site(void *ptr, size_t count, size_t size, size_t alignment,
+                                                       ak_site_t *site) AK_SIZE2_(2, 3) AK_ALIGN_(4);
+
+/* A block of `size` bytes, contents undefined. */
+AK_NODISCARD AK_API void *ak_alloc(size_t size) AK_MALLOC_ AK_SIZE_(1);
+AK_NODISCARD AK_API void *ak_alloc_at(size_t size, const char *file, uint32_t line) AK_MALLOC_ AK_SIZE_(1);
+AK_NODISCARD AK_API void *ak_alloc_site(size_t size, ak_site_t *site) AK_MALLOC_ AK_SIZE_(1);
+
+/* A zeroed block of count * size bytes; NULL with ENOMEM when the product does not fit. */
+AK_NODISCARD AK_API void *ak_calloc(size_t count, size_t size) AK_MALLOC_ AK_SIZE2_(1, 2);
+AK_NODISCARD AK_API void *ak_calloc_at(size_t count, size_t size, const char *file, uint32_t line) AK_MALLOC_
+    AK_SIZE2_(1, 2);
+AK_NODISCARD AK_API void *ak_calloc_site(size_t count, size_t size, ak_site_t *site) AK_MALLOC_ AK_SIZE2_(1, 2);
+
+/* A block aligned to `alignment`, a power of two up to 1 GiB; size need not be a multiple of it. Freed by ak_free. */
+AK_NODISCARD AK_API void *ak_alloc_aligned(size_t size, size_t alignment) AK_MALLOC_ AK_SIZE_(1) AK_ALIGN_(2);
+AK_NODISCARD AK_API void *ak_alloc_aligned_at(size_t size, size_t alignment, const char *file, uint32_t line)
+    AK_MALLOC_ AK_SIZE_(1) AK_ALIGN_(2);
+AK_NODISCARD AK_API void *ak_alloc_aligned_site(size_t size, size_t alignment, ak_site_t *site) AK_MALLOC_ AK_SIZE_(1)
+    AK_ALIGN_(2);
+
+/* ak_alloc_aligned of count * size bytes, zeroed. What AK_NEW and AK_ARRAY call for types aligned above 16. */
+AK_NODISCARD AK_API void *ak_calloc_aligned(size_t count, size_t size, size_t alignment) AK_MALLOC_ AK_SIZE2_(1, 2)
+    AK_ALIGN_(3);
+AK_NODISCARD AK_API void *ak_calloc_aligned_at(size_t count, size_t size, size_t alignment, const char *file,
+                                               uint32_t line) AK_MALLOC_ AK_SIZE2_(1, 2) AK_ALIGN_(3);
+AK_NODISCARD AK_API void *ak_calloc_aligned_site(size_t count, size_t size, size_t alignment, ak_site_t *site)
+    AK_MALLOC_ AK_SIZE2_(1, 2) AK_ALIGN_(3);
+
+/* A copy of a string; of at most n bytes of it; of n bytes. NULL in, NULL out (errno EINVAL), except ak_memdup of 0. */
+AK_NODISCARD AK_API char *ak_strdup(const char *s) AK_MALLOC_;
+AK_NODISCARD AK_API char *ak_strdup_at(const char *s, const char *file, uint32_t line) AK_MALLOC_;
+AK_NODISCARD AK_API char *ak_strdup_site(const char *s, ak_site_t *site) AK_MALLOC_;
+AK_NODISCARD AK_API char *ak_strndup(const char *s, size_t n) AK_MALLOC_;
+AK_NODISCARD AK_API char *ak_strndup_at(const char *s, size_t n, const char *file, uint32_t line) AK_MALLOC_;
+AK_NODISCARD AK_API char *ak_strndup_site(const char *s, size_t n, ak_site_t *site) AK_MALLOC_;
+AK_NODISCARD AK_API void *ak_memdup(const void *p, size_t n) AK_MALLOC_ AK_SIZE_(2);
+AK_NODISCARD AK_API void *ak_memdup_at(const void *p, size_t n, const char *file, uint32_t line) AK_MALLOC_ AK_SIZE_(2);
+AK_NODISCARD AK_API void *ak_memdup_site(const void *p, size_t n, ak_site_t *site) AK_MALLOC_ AK_SIZE_(2);
+
+/* How many bytes of the block may be used: at least the size asked for. 0 for NULL. */
+AK_NODISCARD AK_API size_t ak_usable_size(const void *ptr);
+AK_NODISCARD AK_API size_t ak_usable_size_at(const void *ptr, const char *file, uint32_t line);
+AK_NODISCARD AK_API size_t ak_usable_size_site(const void *ptr, ak_site_t *site);
+
+/* ---- what is linked --------------------------------------------------------------------------------------------- */
+
+/* "0.1.0": the library's version. */
+AK_NODISCARD AK_API const char *ak_version(void);
+/* Equal to AK_ABI_VERSION when header and library belong together. */
+AK_NODISCARD AK_API uint32_t ak_abi_version(void);
+/* "native", "mimalloc", "jemalloc" or "system". */
+AK_NODISCARD AK_API const char *ak_backend_name(void);
+
+/* ---- statistics ------------------------------------------------------------------------------------------------- */
+
+/* Which fields of ak_stats_t this backend can know in this mode: bits of `known`. */
+enum {
+    AK_KNOWN_ALLOC_COUNT = 1 << 0,
+    AK_KNOWN_FREE_COUNT = 1 << 1,
+    AK_KNOWN_ALLOC_BYTES = 1 << 2,
+    AK_KNOWN_FREE_BYTES = 1 << 3,
+    AK_KNOWN_CURRENT_BYTES = 1 << 4,
+    AK_KNOWN_PEAK_BYTES = 1 << 5,
+    AK_KNOWN_RESERVED_BYTES = 1 << 6,
+    AK_KNOWN_COMMITTED_BYTES = 1 << 7,
+    AK_KNOWN_MAPPED_PEAK_BYTES = 1 << 8,
+    AK_KNOWN_THREADS = 1 << 9
+};
+
+/* Set struct_size to sizeof(ak_stats_t), then call ak_stats_get. A field whose bit is not in `known` is 0 and means
+ * nothing. The first six count what the program asked for when tracking is on; without it, current_bytes (where it is
+ * known) is what the live blocks occupy. */
+typedef struct ak_stats {
+    size_t struct_size;
+    uint64_t known;
+    uint64_t alloc_count;       /* blocks handed out; a realloc that succeeds counts as one alloc and one free */
+    uint64_t free_count;        /* blocks taken back */
+    uint64_t alloc_bytes;       /* bytes handed out */
+    uint64_t free_bytes;        /* bytes taken back */
+    uint64_t current_bytes;     /* bytes live now */
+    uint64_t peak_bytes;        /* the most that was live; with several threads at most 64 KiB a thread too high */
+    uint64_t reserved_bytes;    /* address space held */
+    uint64_t committed_bytes;   /* memory held: live, cached or not yet given back */
+    uint64_t mapped_peak_bytes; /* the most that committed_bytes has been */
+    uint64_t threads;           /* threads that hold allocator state now */
+} ak_stats_t;
+
+typedef enum ak_format { AK_TEXT = 0, AK_JSON = 1, AK_PROMETHEUS = 2 } ak_format_t;
+
+/* Receives a piece of output; pieces follow one another and are not terminated by a zero byte. */
+typedef void (*ak_write_fn)(const char *text, size_t length, void *arg);
+
+/* Fills at most st->struct_size bytes and sets it to the bytes filled. False, with EINVAL, when it is too small. */
+AK_API bool ak_stats_get(ak_stats_t *st);
+/* The statistics as text on stderr. */
+AK_API void ak_stats_print(void);
+/* The statistics in a format, through a writer. False, with EINVAL, for an unknown format or no writer. */
+AK_API bool ak_stats_write(ak_format_t format, ak_write_fn write, void *arg);
+
+/* ---- tracking --------------------------------------------------------------------------------------------------- */
+
+typedef enum ak_track { AK_TRACK_OFF = 0, AK_TRACK_SITES = 1, AK_TRACK_STACKS = 2 } ak_track_t;
+
+/* Chooses what is tracked. Must come before the first allocation (or use the environment: ALLOKIT_TRACK=sites).
+ * True when the level is in force; otherwise false with errno EBUSY (too late), ENOTSUP (this build cannot) or
+ * EINVAL (no such level). */
+AK_API bool ak_track_set(ak_track_t level);
+AK_NODISCARD AK_API ak_track_t ak_track_get(void);
+
+/* Prints the live blocks to stderr, grouped by call site, most bytes first, and returns how many blocks there are. */
+AK_API size_t ak_leaks_print(void);
+/* Starts a stretch: ak_assert_balanced looks at the blocks that were allocated since. */
+AK_API void ak_mark(void);
+/* True when no block allocated since the last ak_mark (or the start) is live. Otherwise prints those blocks under
+ * `context` and acts by policy: AK_POLICY_ABORT ends the program, the others return false. */
+AK_API bool ak_assert_balanced(const char *context);
+
+/* What happens on a wrong free and the like: report and abort (the default), report and go on safely, count silently. */
+typedef enum ak_policy { AK_POLICY_ABORT = 0, AK_POLICY_REPORT = 1, AK_POLICY_QUIET = 2 } ak_policy_t;
+/* False, with EINVAL, for an unknown policy. May be called at any time. */
+AK_API bool ak_policy_set(ak_policy_t policy);
+AK_NODISCARD AK_API ak_policy_t ak_policy_get(void);
+/* How many faults (wrong frees and the like) have been seen so far, under any policy. */
+AK_NODISCARD AK_API uint64_t ak_fault_count(void);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+/* ---- call sites under AK_TRACK ---------------------------------------------------------------------------------- */
+
+#if defined(AK_TRACK)
+#include "allokit/track.h"
+#endif
+
+/* ---- typed allocation ------------------------------------------------------------------------------------------- */
+
+#if defined(__cplusplus)
+#define AK_ALIGNOF_(T) alignof(T)
+#elif defined(__GNUC__) || defined(__clang__)
+#define AK_ALIGNOF_(T) __alignof__(T)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define AK_ALIGNOF_(T) _Alignof(T)
+#else
+#define AK_ALIGNOF_(T) 16
+#endif
+
+/* AK_NEW(T): one zeroed T. AK_ARRAY(T, n): n zeroed T, the product checked. AK_RESIZE(p, T, n): p grown or shrunk to n
+ * T, as ak_reallocarray (new elements are not zeroed). All return T * or NULL. */
+#define AK_NEW(T) AK_ARRAY(T, 1)
+#define AK_ARRAY(T, n)                                                                                                 \
+    ((T *)(AK_ALIGNOF_(T) > 16 ? ak_calloc_aligned((n), sizeof(T), AK_ALIGNOF_(T)) : ak_calloc((n), sizeof(T))))
+#define AK_RESIZE(p, T, n)                                                                                             \
+    ((T *)(AK_ALIGNOF_(T) > 16 ? ak_reallocarray_aligned((p), (n), sizeof(T), AK_ALIGNOF_(T))                           \
+                               : ak_reallocarray((p), (n), sizeof(T))))
+
+/* AK_FREE(p): frees p and sets it to NULL; p is evaluated once where the compiler can. */
+#if defined(__GNUC__) || defined(__clang__)
+#define AK_FREE(p)                                                                                                     \
+    __extension__({                                                                                                    \
+        __typeof__(p) *ak_where_ = &(p);                                                                               \
+        ak_free((void *)*ak_where_);                                                                                   \
+        *ak_where_ = NULL;                                                                                             \
+    })
+#else
+#define AK_FREE(p) (ak_free((void *)(p)), (void)((p) = NULL))
+#endif
+
+#endif /* ALLOKIT_ALLOC_H */

@@ -1,0 +1,2 @@
+// app.cc - app.c as C++.
+#include "app.c"

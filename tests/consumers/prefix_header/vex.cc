@@ -1,0 +1,2 @@
+// vex.cc - vex.c as C++.
+#include "vex.c"

@@ -1,0 +1,14 @@
+/* Frees an odd address inside a block. */
+#include "misuse.h"
+
+int main(void) {
+    char *p = (char *)ak_alloc(24);
+    ak_free(hidden(p + 3));
+    ak_free(p);
+    return finish(1);
+}
+
+/* FAULT */
+/* EXPECT-ERR: allokit: free of 0xADDR, which is 3 bytes into a block of 24 bytes at 0xADDR2 */
+/* EXPECT-ERR: |  allocated at free_unaligned.c:5 (main) */
+/* EXPECT-ERR: |  freed at     free_unaligned.c:6 (main) */

@@ -76,6 +76,75 @@ macro_rules! plain_entry {
     };
 }
 
+/// The two hot functions, where the backend can serve them without knowing the mode: a try at what is at hand, then the
+/// long way. No stack frame: tests/instr counts the instructions.
+#[cfg(feature = "native")]
+macro_rules! quick_entry {
+    (ak_alloc, $size:ident) => {{
+        let block = Selected::alloc_at_hand($size);
+        if !block.is_null() {
+            return block.cast();
+        }
+    }};
+    (ak_free, $ptr:ident) => {
+        // SAFETY: the C caller's promise.
+        if unsafe { Selected::free_at_hand($ptr.cast()) } {
+            return;
+        }
+    };
+}
+
+#[cfg(all(feature = "track", feature = "native"))]
+macro_rules! at_hand_entry {
+    ($name:ident($arg:ident: $type:ty) $(-> $result:ty)?) => {
+        allokit_platform::with_caller! { 1, fn long_way($arg: $type) $(-> $result)?; to = slow; }
+
+        #[doc = concat!("See `", stringify!($name), "` in alloc.h.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($arg: $type) $(-> $result)? {
+            quick_entry!($name, $arg);
+            // SAFETY: the C caller's promise.
+            unsafe { long_way($arg) }
+        }
+    };
+}
+
+#[cfg(all(not(feature = "track"), feature = "native"))]
+macro_rules! at_hand_entry {
+    ($name:ident($arg:ident: $type:ty) $(-> $result:ty)?) => {
+        #[inline(never)]
+        unsafe extern "C" fn long_way($arg: $type) $(-> $result)? {
+            // SAFETY: the C caller's promise.
+            unsafe { plain($arg) }
+        }
+
+        #[doc = concat!("See `", stringify!($name), "` in alloc.h.")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($arg: $type) $(-> $result)? {
+            quick_entry!($name, $arg);
+            // SAFETY: the C caller's promise.
+            unsafe { long_way($arg) }
+        }
+    };
+}
+
+#[cfg(not(feature = "native"))]
+macro_rules! at_hand_entry {
+    ($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        plain_entry! { 1 $name($($arg: $type),*) $(-> $result)? }
+    };
+}
+
+/// `hot` functions serve from what is at hand where the backend has that; the others have the number of arguments.
+macro_rules! public_entry {
+    (hot $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        at_hand_entry! { $name($($arg: $type),*) $(-> $result)? }
+    };
+    ($count:tt $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        plain_entry! { $count $name($($arg: $type),*) $(-> $result)? }
+    };
+}
+
 #[cfg(not(feature = "track"))]
 macro_rules! plain_entry {
     ($count:tt $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
@@ -139,7 +208,7 @@ macro_rules! general {
                 unsafe { not_plain(Origin::Site(site), $($arg),*) }
             }
 
-            plain_entry! { $count $name($($arg: $type),*) $(-> $result)? }
+            public_entry! { $count $name($($arg: $type),*) $(-> $result)? }
 
             #[doc = concat!("See `", stringify!($at), "` in alloc.h.")]
             #[unsafe(no_mangle)]
@@ -172,7 +241,7 @@ macro_rules! general {
 }
 
 general! {
-    1 ak_alloc ak_alloc_at ak_alloc_site
+    hot ak_alloc ak_alloc_at ak_alloc_site
         = |s, size: usize| -> *mut c_void { api::alloc(s, size).cast() }
     2 ak_calloc ak_calloc_at ak_calloc_site
         = |s, count: usize, size: usize| -> *mut c_void { api::calloc(s, count, size).cast() }
@@ -192,7 +261,7 @@ general! {
         = |s, ptr: *mut c_void, count: usize, size: usize, alignment: usize| -> *mut c_void {
             api::reallocarray_aligned(s, ptr.cast(), count, size, alignment).cast()
         }
-    1 ak_free ak_free_at ak_free_site
+    hot ak_free ak_free_at ak_free_site
         = |s, ptr: *mut c_void| { api::free(s, ptr.cast()) }
     2 ak_free_sized ak_free_sized_at ak_free_sized_site
         = |s, ptr: *mut c_void, size: usize| { api::free_sized(s, ptr.cast(), size) }

@@ -83,6 +83,32 @@ pub unsafe trait Backend: 'static {
     /// `ptr` is a live block of this backend.
     unsafe fn usable_size(ptr: *const u8) -> usize;
 
+    /// Whether the backend has the three functions below; without them they do nothing.
+    const AT_HAND: bool = false;
+
+    /// From now on no layer is in force over this backend, so that the next two may serve calls. Called once the mode of
+    /// the process is known; before it they find nothing.
+    fn open() {}
+
+    /// A block if one is at hand; null says nothing but that the caller must take the long way.
+    #[inline(always)]
+    #[must_use]
+    fn alloc_at_hand(size: usize) -> *mut u8 {
+        let _ = size;
+        core::ptr::null_mut()
+    }
+
+    /// Frees a block if that is done at once; false says nothing but that the caller must take the long way.
+    ///
+    /// # Safety
+    /// As [`Backend::free`], except that `ptr` may be null.
+    #[inline(always)]
+    #[must_use]
+    unsafe fn free_at_hand(ptr: *mut u8) -> bool {
+        let _ = ptr;
+        false
+    }
+
     /// Fills in what the backend knows and marks it in [`Stats::known`]; the other fields are left alone.
     fn stats(stats: &mut Stats);
 

@@ -9,6 +9,8 @@ pub const CLASS_COUNT: usize = 72;
 pub(crate) const BINS: usize = 128;
 /// Up to this size the class comes from a table.
 pub(crate) const TABLE_MAX: usize = 1024;
+/// Entries of that table.
+pub(crate) const TINY_COUNT: usize = TABLE_MAX / 16 + 1;
 
 /// The unit of address space: 64 KiB.
 pub(crate) const UNIT_SHIFT: u32 = 16;
@@ -75,29 +77,19 @@ const fn describe_all() -> [Class; BINS] {
 
 static CLASSES: [Class; BINS] = describe_all();
 
-const fn tiny_table() -> [u8; TABLE_MAX / 16 + 1] {
-    let mut table = [1; TABLE_MAX / 16 + 1];
+/// The bins' offsets by size in steps of 16 bytes up to [`TABLE_MAX`], with bins of `step` bytes; 0 has that of 1.
+pub(crate) const fn tiny_offsets(step: usize) -> [u16; TINY_COUNT] {
+    let mut table = [step as u16; TINY_COUNT];
     let mut index = 1;
     let mut class = 1;
     while index < table.len() {
         while size_of_class(class) < index * 16 {
             class += 1;
         }
-        table[index] = class as u8;
+        table[index] = (class * step) as u16;
         index += 1;
     }
     table
-}
-
-static TINY: [u8; TABLE_MAX / 16 + 1] = tiny_table();
-
-/// The class for a size up to [`TABLE_MAX`]; 0 has that of 1.
-#[inline(always)]
-#[allow(clippy::manual_div_ceil)] // the sum cannot overflow, and this is one instruction less
-pub(crate) fn of_tiny(size: usize) -> usize {
-    debug_assert!(size <= TABLE_MAX);
-    // SAFETY: the table has an entry for each multiple of 16 up to TABLE_MAX.
-    unsafe { *TINY.get_unchecked((size + 15) / 16) as usize }
 }
 
 /// The class for a size above 128 and up to [`SMALL_MAX`].
@@ -112,7 +104,7 @@ pub(crate) fn of_small(size: usize) -> usize {
 /// The class of any size up to [`SMALL_MAX`].
 #[cfg(test)]
 pub(crate) fn of(size: usize) -> usize {
-    if size <= TABLE_MAX { of_tiny(size) } else { of_small(size) }
+    if size <= TABLE_MAX { tiny_offsets(1)[size.div_ceil(16)] as usize } else { of_small(size) }
 }
 
 /// What is known of a class.

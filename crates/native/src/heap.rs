@@ -63,11 +63,13 @@ const ADOPTION_LOOKS: usize = 4;
 const IDLE: u32 = 0;
 const LIVE: u32 = 1;
 
-/// See the module's head. Aligned so that a class fits below its address.
-#[repr(C, align(256))]
+/// See the module's head. Aligned so that a bin's address tells its heap.
+#[repr(C, align(4096))]
 pub(crate) struct Heap {
     // -- the thread's own
     pub bins: [Bin; BINS],
+    /// From a size in steps of 16 bytes to its bin's offset: here, so that finding it costs no further address.
+    pub tiny: [u16; classes::TINY_COUNT],
     outbox: [Batch; BATCHES],
     exit_rounds: u32,
     // -- anybody's
@@ -89,12 +91,15 @@ pub(crate) struct Heap {
 #[repr(transparent)]
 pub(crate) struct Placeholder(UnsafeCell<Heap>);
 
+const _: () = assert!(align_of::<Heap>() == table::HEAP_ALIGN && core::mem::offset_of!(Heap, bins) == 0);
+
 // SAFETY: never written: its bins are empty, and no word of the table names it.
 unsafe impl Sync for Placeholder {}
 
 const fn blank() -> Heap {
     Heap {
         bins: [EMPTY_BIN; BINS],
+        tiny: classes::tiny_offsets(size_of::<Bin>()),
         outbox: [EMPTY_BATCH; BATCHES],
         exit_rounds: 0,
         inbox: AtomicPtr::new(ptr::null_mut()),
@@ -112,7 +117,11 @@ static NO_HEAP: Placeholder = Placeholder(UnsafeCell::new(blank()));
 /// After its end: allocations come from the late heap.
 static ENDED: Placeholder = Placeholder(UnsafeCell::new(blank()));
 
+// This thread's heap.
 thread_cell! { pub(crate) static HEAP: *mut Heap = NO_HEAP; }
+// The same once plain allocations may take from it without a look at anything else, else a placeholder: so that a layer
+// over this backend costs the hot path nothing while it is not in force.
+thread_cell! { pub(crate) static OPEN_HEAP: *mut Heap = NO_HEAP; }
 
 fn no_heap() -> *mut Heap {
     NO_HEAP.0.get()
@@ -187,6 +196,9 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
                 return Native::fail();
             }
             return take_one(late, class);
+        }
+        if table::is_open() {
+            OPEN_HEAP::set(heap);
         }
         let block = take_one(heap, class);
         upkeep::tick();
@@ -348,14 +360,15 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
 /// Looks at a bin after many frees: what is more than half the budget goes home to its pages.
 ///
 /// # Safety
-/// `heap` is this thread's.
+/// `bin` is this thread's.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn spill(heap: *mut Heap, class: usize) {
+pub(crate) unsafe extern "C" fn spill(bin: *mut Bin) {
     let _errno = errno::Saved::new();
     // SAFETY: the bins are this thread's; the pages are touched under the lock.
     unsafe {
-        let bin = &raw mut (*heap).bins[class];
+        let word = Word::of_bin(bin);
+        let (heap, class) = (word.heap(), word.class());
         let budget = classes::get(class).budget;
         (*bin).room = budget;
         let mut last = (*bin).head;
@@ -435,15 +448,14 @@ pub(crate) unsafe fn drain(heap: *mut Heap, to_bins: bool, limit: usize) {
             }
             let next = (*block).next;
             let word = table::word(block.addr());
-            let class = word.owned_by(heap);
-            if class >= BINS {
+            if !word.is_owned_by(heap) {
                 // The page was adopted since: its owner of now gets the block. (Without a page it was freed twice.)
                 debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
                 if word.is_small() {
                     send(word.heap(), block, block, classes::class_size(word.class()));
                 }
             } else {
-                let bin = &raw mut (*heap).bins[class];
+                let bin = word.bin();
                 if to_bins && (*bin).room > 0 {
                     push(bin, block);
                     (*bin).room -= 1;
@@ -629,6 +641,7 @@ unsafe extern "C" fn on_thread_exit(heap: *mut c_void) {
         if (*heap).exit_rounds <= 2 && EXIT.set(heap.cast()) {
             return;
         }
+        OPEN_HEAP::set(ended());
         HEAP::set(ended());
         retire(heap);
     }
@@ -718,7 +731,7 @@ unsafe fn keep_sound(heap: *mut Heap, class: usize) {
         let mut link = &raw mut (*heap).bins[class].head;
         while !(*link).is_null() {
             let block = *link;
-            if table::word(block.addr()).owned_by(heap) != class || !page::is_block_start(block.cast()) {
+            if table::word(block.addr()) != Word::small(heap, class) || !page::is_block_start(block.cast()) {
                 *link = ptr::null_mut();
                 return;
             }
@@ -771,7 +784,7 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
             if heap == HEAP::get() {
                 let mut block = (*heap).bins[class].head;
                 while !block.is_null() {
-                    if table::word(block.addr()).owned_by(heap) != class || !page::is_block_start(block.cast()) {
+                    if table::word(block.addr()) != Word::small(heap, class) || !page::is_block_start(block.cast()) {
                         faults += 1;
                         break;
                     }

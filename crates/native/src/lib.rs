@@ -37,28 +37,63 @@ pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 use allokit_core::{Backend, Known, MAX_SIZE, Stats};
 use allokit_platform::errno;
 use core::ptr;
-use heap::{HEAP, Heap};
-use table::{LARGE, Word};
+use heap::{Bin, HEAP, Heap, OPEN_HEAP};
+use sync::Ordering;
+use table::Word;
 
 /// The native backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
 impl Native {
-    /// A block from the thread's bin of `class`.
+    /// The bin for a size up to [`SMALL_MAX`].
+    ///
+    /// # Safety
+    /// `heap` is a heap or a placeholder.
     #[inline(always)]
-    fn pop(class: usize) -> *mut u8 {
-        let heap = HEAP::get();
-        // SAFETY: the cell points at this thread's heap, or at a static one with empty bins; only this thread touches
-        // the bins. A block in a bin is free and holds the next one.
+    #[allow(clippy::manual_div_ceil)] // the sum cannot overflow, and this is one instruction less
+    unsafe fn bin_for(heap: *mut Heap, size: usize) -> *mut Bin {
+        // SAFETY: the table has an entry for each multiple of 16 up to TABLE_MAX, and all offsets are those of bins.
         unsafe {
-            let bin = &raw mut (*heap).bins[class & (classes::BINS - 1)];
+            let offset = if size <= classes::TABLE_MAX {
+                let tiny = (&raw const (*heap).tiny).cast::<u16>();
+                *tiny.add((size + 15) / 16) as usize
+            } else {
+                classes::of_small(size) * size_of::<Bin>()
+            };
+            heap.byte_add(offset).cast()
+        }
+    }
+
+    /// The first block of a bin, or null.
+    ///
+    /// # Safety
+    /// The bin is this thread's, or one of a placeholder.
+    #[inline(always)]
+    unsafe fn pop(bin: *mut Bin) -> *mut u8 {
+        // SAFETY: the bin is this thread's, or a static one that is empty; only this thread touches the bins. A block in
+        // a bin is free and holds the next one.
+        unsafe {
             let block = (*bin).head;
-            if block.is_null() {
-                return heap::alloc_slow(heap, class);
+            if !block.is_null() {
+                (*bin).head = (*block).next;
             }
-            (*bin).head = (*block).next;
             block.cast()
+        }
+    }
+
+    /// # Safety
+    /// The bin is this thread's and for the page of `ptr`, which the caller gives up.
+    #[inline(always)]
+    unsafe fn free_into(bin: *mut Bin, ptr: *mut u8) {
+        // SAFETY: the caller's promise: the block's first bytes are ours now.
+        unsafe {
+            debug_assert!(page::is_block_start(ptr), "free of an interior pointer");
+            heap::push(bin, ptr.cast());
+            (*bin).room -= 1;
+            if (*bin).room < 0 {
+                heap::spill(bin);
+            }
         }
     }
 
@@ -93,13 +128,16 @@ unsafe impl Backend for Native {
 
     #[inline]
     fn alloc(size: usize) -> *mut u8 {
-        if size <= classes::TABLE_MAX {
-            return Self::pop(classes::of_tiny(size));
+        if size > SMALL_MAX {
+            return large::alloc(size, 1, false);
         }
-        if size <= SMALL_MAX {
-            return Self::pop(classes::of_small(size));
+        let heap = HEAP::get();
+        // SAFETY: the cell points at this thread's heap, or at a placeholder.
+        unsafe {
+            let bin = Self::bin_for(heap, size);
+            let block = Self::pop(bin);
+            if block.is_null() { heap::alloc_slow(heap, Word::of_bin(bin).class()) } else { block }
         }
-        large::alloc(size, 1, false)
     }
 
     #[inline]
@@ -178,22 +216,13 @@ unsafe impl Backend for Native {
     unsafe fn free(ptr: *mut u8) {
         let word = table::word(ptr.addr());
         let heap = HEAP::get();
-        let class = word.owned_by(heap);
-        if class >= classes::BINS {
+        if !word.is_owned_by(heap) {
             // SAFETY: the caller's promise.
             return unsafe { free_slow(heap, ptr, word) };
         }
-        // SAFETY: the table says that the block lies in a page of this thread's heap and of this class; only this
-        // thread touches the bins; the caller gives the block up, so its first bytes are ours.
-        unsafe {
-            debug_assert!(page::is_block_start(ptr), "free of an interior pointer");
-            let bin = &raw mut (*heap).bins[class];
-            heap::push(bin, ptr.cast());
-            (*bin).room -= 1;
-            if (*bin).room < 0 {
-                heap::spill(heap, class);
-            }
-        }
+        // SAFETY: the word is that of a page of this thread's heap, and so the address of its bin; the rest is the
+        // caller's promise.
+        unsafe { Self::free_into(word.bin(), ptr) };
     }
 
     unsafe fn usable_size(ptr: *const u8) -> usize {
@@ -206,6 +235,43 @@ unsafe impl Backend for Native {
         } else {
             invalid(ptr, "usable size")
         }
+    }
+
+    const AT_HAND: bool = true;
+
+    fn open() {
+        table::open();
+    }
+
+    /// About 13 instructions.
+    #[inline(always)]
+    fn alloc_at_hand(size: usize) -> *mut u8 {
+        let heap = OPEN_HEAP::get();
+        // SAFETY: the cell points at this thread's heap, or at a placeholder.
+        unsafe {
+            if size <= classes::TABLE_MAX {
+                return Self::pop(Self::bin_for(heap, size));
+            }
+            if size <= SMALL_MAX { Self::pop(Self::bin_for(heap, size)) } else { ptr::null_mut() }
+        }
+    }
+
+    /// About 17 instructions. (A pointer that no process can have ends the program.)
+    #[inline(always)]
+    unsafe fn free_at_hand(ptr: *mut u8) -> bool {
+        let open = table::OPEN.load(Ordering::Relaxed);
+        if open.is_null() {
+            return false;
+        }
+        // SAFETY: `open` is the array of words, and its contents are reached through it, so that relaxed loads do.
+        let word = unsafe { table::open_word(open, ptr.addr()) };
+        if !word.is_owned_by(OPEN_HEAP::get()) {
+            return false;
+        }
+        // SAFETY: the word is that of a page of this thread's heap, and so the address of its bin; the rest is the
+        // caller's promise.
+        unsafe { Self::free_into(word.bin(), ptr) };
+        true
     }
 
     fn stats(stats: &mut Stats) {
@@ -226,7 +292,7 @@ unsafe fn free_slow(heap: *mut Heap, ptr: *mut u8, word: Word) {
     if word.is_small() {
         // SAFETY: the table names a heap, and heaps live for good; the caller gives the block up.
         unsafe { heap::free_remote(heap, word, ptr) }
-    } else if word.kind() == LARGE {
+    } else if word.is_large() {
         // SAFETY: the caller's promise.
         unsafe { large::free(ptr) }
     } else {

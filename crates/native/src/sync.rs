@@ -1,4 +1,6 @@
 //! Atomics and locks, through one door, so that a model checker can take their place.
 
 pub(crate) use allokit_platform::Lock;
-pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+pub(crate) use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence,
+};

@@ -1,19 +1,38 @@
 //! The table: for each unit of 64 KiB one word (owner and class) and one [`Page`] of metadata, outside the memory.
 //!
-//! A word is 0 (no block starts here), a heap's address plus a class from 1 to 127 (a page; bit 7 is kept for pages whose
-//! blocks carry a tag), or [`LARGE`] in the low byte (a large block). Heaps are aligned to 256 bytes, so owner and class
-//! do not overlap, and a thread tests "mine, and of which class?" with one exclusive or.
+//! A word is 0 (no block starts here), [`LARGE`] (a large block), or the address of a bin: a page of that bin's class and
+//! heap. Heaps are aligned to [`HEAP_ALIGN`] and begin with their bins, so a thread tests "mine, and in which bin?" with
+//! one exclusive or, and pushes onto the word itself. (The second half of a heap's first 4 KiB is no bin: room for words
+//! of pages whose blocks carry a tag.)
+//!
+//! The words lie in one flat array over all addresses that a process can have, 8 bytes for each 64 KiB: reserved, not
+//! used, so that it costs address space only. Where there is no such address space (a limit, an emulator) they lie in the
+//! leaves that hold the metadata, one load further away.
 
 use crate::classes::{BINS, UNIT_SHIFT};
-use crate::heap::Heap;
+use crate::heap::{Bin, Heap};
 use crate::page::Page;
-use crate::sync::{AtomicU64, Ordering};
-use allokit_platform::AddressMap;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use allokit_platform::{AddressMap, pages};
 
-/// The low byte of the word of a large block.
-pub(crate) const LARGE: u8 = 0xff;
+/// The word of a large block.
+const LARGE: u64 = 0xff;
+/// Heaps are aligned to this.
+pub(crate) const HEAP_ALIGN: usize = 4096;
+/// The bins at a heap's start, in bytes.
+pub(crate) const BINS_BYTES: usize = BINS * size_of::<Bin>();
 
 const UNITS_PER_LEAF: usize = 1 << (32 - UNIT_SHIFT);
+
+/// Addresses of a process are below this.
+const ADDRESSES: usize = if cfg!(target_arch = "x86_64") { 1 << 47 } else { 1 << 48 };
+
+/// The flat array, or null.
+static FLAT: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// As [`FLAT`], once plain frees may use it without a look at anything else; null before.
+pub(crate) static OPEN: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// Whether it has been decided where the words lie.
+static STARTED: AtomicBool = AtomicBool::new(false);
 
 #[repr(C)]
 struct Leaf {
@@ -31,45 +50,101 @@ impl Word {
     pub(crate) const NONE: Word = Word(0);
 
     pub(crate) fn small(heap: *mut Heap, class: usize) -> Word {
-        debug_assert!(heap.addr().is_multiple_of(256) && class > 0 && class < BINS);
-        Word(heap.expose_provenance() as u64 | class as u64)
+        debug_assert!(heap.addr().is_multiple_of(HEAP_ALIGN) && class > 0 && class < BINS);
+        Word((heap.expose_provenance() + class * size_of::<Bin>()) as u64)
+    }
+
+    /// The word of the pages that a bin is for.
+    pub(crate) fn of_bin(bin: *mut Bin) -> Word {
+        Word(bin.expose_provenance() as u64)
     }
 
     pub(crate) fn large() -> Word {
-        Word(u64::from(LARGE))
+        Word(LARGE)
     }
 
-    /// The class when the page belongs to `heap`, else a number of at least [`BINS`].
+    /// Whether it is that of a page of `heap`.
     #[inline(always)]
-    pub(crate) fn owned_by(self, heap: *mut Heap) -> usize {
-        self.0 as usize ^ heap.addr()
+    pub(crate) fn is_owned_by(self, heap: *mut Heap) -> bool {
+        (self.0 as usize ^ heap.addr()) < BINS_BYTES
     }
 
+    /// The bin of the page's class in its heap.
     #[inline(always)]
-    pub(crate) fn kind(self) -> u8 {
-        self.0 as u8
+    pub(crate) fn bin(self) -> *mut Bin {
+        debug_assert!(self.is_small());
+        core::ptr::with_exposed_provenance_mut(self.0 as usize)
     }
 
     #[inline(always)]
     pub(crate) fn is_small(self) -> bool {
-        self.0 != 0 && self.kind() != LARGE
+        self.0 > LARGE
     }
 
     #[inline(always)]
     pub(crate) fn is_large(self) -> bool {
-        self.kind() == LARGE
+        self.0 == LARGE
     }
 
     #[inline(always)]
     pub(crate) fn class(self) -> usize {
         debug_assert!(self.is_small());
-        self.0 as usize & (BINS - 1)
+        (self.0 as usize / size_of::<Bin>()) & (BINS - 1)
     }
 
     pub(crate) fn heap(self) -> *mut Heap {
         debug_assert!(self.is_small());
-        core::ptr::with_exposed_provenance_mut((self.0 & !0xff) as usize)
+        core::ptr::with_exposed_provenance_mut(self.0 as usize & !(HEAP_ALIGN - 1))
     }
+}
+
+/// Decides where the words lie, before the first is written.
+fn start() {
+    if STARTED.load(Ordering::Acquire) {
+        return;
+    }
+    let _guard = MAP.lock().lock();
+    if STARTED.load(Ordering::Relaxed) {
+        return;
+    }
+    if !cfg!(miri) && !pages::space_is_limited() {
+        let flat = pages::map_sparse((ADDRESSES >> UNIT_SHIFT) * size_of::<AtomicU64>());
+        FLAT.store(flat.cast(), Ordering::Release);
+    }
+    STARTED.store(true, Ordering::Release);
+}
+
+/// Lets plain frees use the flat array directly, where there is one.
+pub(crate) fn open() {
+    start();
+    OPEN.store(FLAT.load(Ordering::Acquire), Ordering::Release);
+}
+
+/// Whether [`open`] was called and could be followed.
+pub(crate) fn is_open() -> bool {
+    !OPEN.load(Ordering::Relaxed).is_null()
+}
+
+/// The entry of `addr` in the flat array, or null when there is none.
+#[inline(always)]
+fn flat_entry(addr: usize) -> *const AtomicU64 {
+    let flat = FLAT.load(Ordering::Acquire);
+    if flat.is_null() || addr >= ADDRESSES {
+        return core::ptr::null();
+    }
+    // SAFETY: the array has an entry for each unit below ADDRESSES.
+    unsafe { flat.add(addr >> UNIT_SHIFT) }
+}
+
+/// The word of the unit that holds `addr`, from what [`OPEN`] gave.
+///
+/// # Safety
+/// `open` is the value of [`OPEN`] and not null; `addr` is below `ADDRESSES`. (A pointer that no process can have reads
+/// outside the array and ends the program.)
+#[inline(always)]
+pub(crate) unsafe fn open_word(open: *mut AtomicU64, addr: usize) -> Word {
+    // SAFETY: the caller's promise.
+    unsafe { Word((*open.add(addr >> UNIT_SHIFT)).load(Ordering::Relaxed)) }
 }
 
 #[inline(always)]
@@ -80,6 +155,11 @@ fn index(addr: usize) -> usize {
 /// The word of the unit that holds `addr`; 0 where nothing of ours is.
 #[inline(always)]
 pub(crate) fn word(addr: usize) -> Word {
+    let entry = flat_entry(addr);
+    if !entry.is_null() {
+        // SAFETY: as below: the array lives for good.
+        return unsafe { Word((*entry).load(Ordering::Relaxed)) };
+    }
     let leaf = MAP.leaf(addr).cast::<Leaf>();
     if leaf.is_null() {
         return Word::NONE;
@@ -89,8 +169,14 @@ pub(crate) fn word(addr: usize) -> Word {
     unsafe { Word((*leaf).words[index(addr)].load(Ordering::Relaxed)) }
 }
 
-/// Sets the word of the unit that holds `addr`; its leaf exists.
+/// Sets the word of the unit that holds `addr`, which is covered.
 pub(crate) fn set_word(addr: usize, word: Word) {
+    let entry = flat_entry(addr);
+    if !entry.is_null() {
+        // SAFETY: as in `word`.
+        unsafe { (*entry).store(word.0, Ordering::Relaxed) };
+        return;
+    }
     let leaf = MAP.leaf(addr).cast::<Leaf>();
     debug_assert!(!leaf.is_null());
     // SAFETY: as in `word`.
@@ -108,10 +194,11 @@ pub(crate) fn page(addr: usize) -> *mut Page {
     unsafe { &raw mut (*leaf).pages[index(addr)] }
 }
 
-/// Makes the leaves for `bytes` from `start`. False when there is no memory for them.
-pub(crate) fn cover(start: usize, bytes: usize) -> bool {
-    let last = start + bytes - 1;
-    let mut addr = start;
+/// Makes the leaves for `bytes` from `first`. False when there is no memory for them.
+pub(crate) fn cover(first: usize, bytes: usize) -> bool {
+    start();
+    let last = first + bytes - 1;
+    let mut addr = first;
     loop {
         if MAP.leaf_or_insert(addr).is_null() {
             return false;

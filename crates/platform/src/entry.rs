@@ -62,6 +62,41 @@ macro_rules! entry {
     };
 }
 
+/// `with_caller! { COUNT, fn name(a: A, b: B) -> R; to = g; }` defines a function that continues as `g(a, b, caller)`.
+/// An exported function that ends with a call of it, without a stack frame of its own, becomes a jump when optimised, so
+/// `caller` is then the exported function's caller; otherwise it is an address in that function. Only a report relies on
+/// it.
+#[macro_export]
+macro_rules! with_caller {
+    ($count:tt, fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?; to = $to:path;) => {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            ::core::arch::naked_asm!(
+                concat!("mov ", $crate::entry_register!(x86_64 $count), ", qword ptr [rsp]"),
+                "jmp {to}",
+                to = sym $to,
+            )
+        }
+
+        #[cfg(all(target_arch = "aarch64", target_os = "linux", not(miri)))]
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            ::core::arch::naked_asm!(
+                concat!("mov ", $crate::entry_register!(aarch64 $count), ", x30"),
+                "b {to}",
+                to = sym $to,
+            )
+        }
+
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux", not(miri))))]
+        unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { $to($($arg,)* 0) }
+        }
+    };
+}
+
 /// The register of the argument after `count` integer arguments.
 #[doc(hidden)]
 #[macro_export]

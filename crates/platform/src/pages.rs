@@ -69,6 +69,11 @@ cfg_if::cfg_if! {
             unsafe { dealloc(start, Layout::from_size_align_unchecked(bytes, align)) };
         }
 
+        /// As below; not in the interpreter.
+        pub fn map_sparse(_bytes: usize) -> *mut u8 {
+            ptr::null_mut()
+        }
+
         /// # Safety
         /// As below.
         pub unsafe fn remap(_old: *mut u8, _new: *mut u8, _bytes: usize) -> bool {
@@ -151,6 +156,25 @@ cfg_if::cfg_if! {
         pub unsafe fn release(start: *mut u8, bytes: usize, _align: usize) {
             // SAFETY: the caller owns the stretch and nobody uses it.
             unsafe { libc::munmap(start.cast(), bytes) };
+        }
+
+        /// Readable and writable zeroes of which few will ever be touched, for good; null when the system does not give
+        /// so much. Uses no memory, in small pages, until written.
+        pub fn map_sparse(bytes: usize) -> *mut u8 {
+            let start = map_none(bytes);
+            // SAFETY: the stretch was just mapped and nobody else knows it.
+            unsafe {
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                if !start.is_null() {
+                    libc::madvise(start.cast(), bytes, libc::MADV_NOHUGEPAGE);
+                    libc::madvise(start.cast(), bytes, libc::MADV_DONTDUMP);
+                }
+                if !start.is_null() && !commit(start, bytes) {
+                    release(start, bytes, os_page());
+                    return ptr::null_mut();
+                }
+            }
+            start
         }
 
         /// Moves the memory of `old` to `new` without copying; both stay committed, and `old` reads as zero afterwards.

@@ -361,7 +361,12 @@ pub fn is_plain() -> bool {
 fn decide() -> u8 {
     let wanted = if prepare() == Level::Off { PLAIN } else { TRACKED };
     match MODE.compare_exchange(UNDECIDED, wanted, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => wanted,
+        Ok(_) => {
+            if wanted == PLAIN {
+                Selected::open();
+            }
+            wanted
+        }
         Err(other) => other,
     }
 }
@@ -375,6 +380,9 @@ pub fn prepare() -> Level {
     if level != Level::Off {
         crate::tracked::start();
     }
+    // Without tracking there is nothing to decide.
+    #[cfg(not(feature = "track"))]
+    Selected::open();
     level
 }
 

@@ -5,8 +5,10 @@
 pub const SMALL_MAX: usize = 32 << 10;
 /// How many classes there are; they are numbered from 1.
 pub const CLASS_COUNT: usize = 72;
-/// Bins in a heap: more than classes, so that seven bits index them without a check.
-pub(crate) const BINS: usize = 128;
+/// Bins in a heap: one a class, and one that is never filled.
+pub(crate) const BINS: usize = CLASS_COUNT + 1;
+/// A power of two above the classes, so that a mask keeps an index in bounds.
+const ENTRIES: usize = 128;
 /// Up to this size the class comes from a table.
 pub(crate) const TABLE_MAX: usize = 1024;
 /// Entries of that table.
@@ -64,8 +66,8 @@ const fn describe(class: usize) -> Class {
     }
 }
 
-const fn describe_all() -> [Class; BINS] {
-    let mut all = [Class { size: 0, units: 0, capacity: 0, budget: 0, step: 0 }; BINS];
+const fn describe_all() -> [Class; ENTRIES] {
+    let mut all = [Class { size: 0, units: 0, capacity: 0, budget: 0, step: 0 }; ENTRIES];
     let mut class = 1;
     while class <= CLASS_COUNT {
         all[class] = describe(class);
@@ -75,7 +77,7 @@ const fn describe_all() -> [Class; BINS] {
     all
 }
 
-static CLASSES: [Class; BINS] = describe_all();
+static CLASSES: [Class; ENTRIES] = describe_all();
 
 /// The bins' offsets by size in steps of 16 bytes up to [`TABLE_MAX`], with bins of `step` bytes; 0 has that of 1.
 pub(crate) const fn tiny_offsets(step: usize) -> [u16; TINY_COUNT] {
@@ -110,7 +112,7 @@ pub(crate) fn of(size: usize) -> usize {
 /// What is known of a class.
 #[inline(always)]
 pub(crate) fn get(class: usize) -> &'static Class {
-    &CLASSES[class & (BINS - 1)]
+    &CLASSES[class & (ENTRIES - 1)]
 }
 
 /// The size of the blocks of a class, 1 to [`CLASS_COUNT`], in bytes.

@@ -1,7 +1,7 @@
 //! fork: the child finds every lock free and every structure whole, and may allocate at once.
 
 use crate::sync::{AtomicU32, Ordering};
-use crate::{heap, runs, table};
+use crate::{heap, runs, table, upkeep};
 use allokit_platform::{fork, meta};
 
 /// Registers the handlers, once.
@@ -14,6 +14,7 @@ pub(crate) fn register() {
 
 /// Takes all locks in the order in which the rest of the crate nests them.
 unsafe extern "C" fn prepare() {
+    upkeep::lock().lock_raw();
     heap::stop_all(true);
     for lock in runs::locks() {
         lock.lock_raw();
@@ -29,6 +30,7 @@ unsafe extern "C" fn release() {
         lock.unlock_raw();
     }
     heap::stop_all(false);
+    upkeep::lock().unlock_raw();
 }
 
 unsafe extern "C" fn child() {

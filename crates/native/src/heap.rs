@@ -9,12 +9,13 @@
 //! one exchange, into the owner's inbox. The owner sorts a bounded number of them in whenever it refills or spills a bin;
 //! if it does not come by, whoever sends the next batch does it, or the upkeep by time.
 
+use crate::cache::Cache;
 use crate::classes::{self, BINS, CLASS_COUNT};
 use crate::page::{self, Kind, Page};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Lock, Ordering, compiler_fence};
 use crate::table::{self, Word};
 use crate::{Native, fork, runs, upkeep};
-use allokit_platform::{errno, meta, thread, thread_cell};
+use allokit_platform::{barrier, errno, meta, thread, thread_cell};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
@@ -56,6 +57,8 @@ const BATCH_BYTES: u32 = 16 << 10;
 const DRAIN: usize = 256;
 /// When an inbox holds more than this, the sender sorts it in.
 const INBOX_BYTES: usize = 1 << 20;
+/// How many large blocks are freed between two looks at the clock.
+const LARGE_TICKS: u32 = 64;
 /// How many heaps without a thread are asked for a page before a fresh one is made.
 const ADOPTION_LOOKS: usize = 4;
 
@@ -72,6 +75,10 @@ pub(crate) struct Heap {
     pub tiny: [u16; classes::TINY_COUNT],
     outbox: [Batch; BATCHES],
     exit_rounds: u32,
+    /// How many more large blocks until the upkeep is called.
+    large_ticks: u32,
+    // -- its thread's mostly: see there
+    pub cache: Cache,
     // -- anybody's
     inbox: AtomicPtr<Block>,
     inbox_bytes: AtomicUsize,
@@ -102,6 +109,8 @@ const fn blank() -> Heap {
         tiny: classes::tiny_offsets(size_of::<Bin>()),
         outbox: [EMPTY_BATCH; BATCHES],
         exit_rounds: 0,
+        large_ticks: 0,
+        cache: Cache::new(),
         inbox: AtomicPtr::new(ptr::null_mut()),
         inbox_bytes: AtomicUsize::new(0),
         state: AtomicU32::new(IDLE),
@@ -570,12 +579,37 @@ fn relieve(owner: *mut Heap) {
     }
 }
 
+/// The heap whose cache of large runs the calling thread may use, or null.
+#[inline(always)]
+pub(crate) fn with_cache() -> *mut Heap {
+    let heap = HEAP::get();
+    if heap == no_heap() || heap == ended() { ptr::null_mut() } else { heap }
+}
+
+/// Calls the upkeep after so many large blocks: it looks at the clock.
+///
+/// # Safety
+/// `heap` is the calling thread's.
+#[inline(always)]
+pub(crate) unsafe fn tick_large(heap: *mut Heap) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let left = (*heap).large_ticks;
+        (*heap).large_ticks = left.wrapping_sub(1);
+        if left == 0 {
+            (*heap).large_ticks = LARGE_TICKS;
+            upkeep::tick();
+        }
+    }
+}
+
 /// Gives this thread a heap: one whose thread has ended, or a new one. Null when there is no memory.
 #[cold]
 fn begin() -> *mut Heap {
     let heap = claim();
     if !heap.is_null() {
         HEAP::set(heap);
+        barrier::prepare();
         // Both may allocate: the heap is in place already.
         fork::register();
         EXIT.set(heap.cast());
@@ -655,6 +689,7 @@ pub(crate) unsafe fn retire(heap: *mut Heap) {
     // SAFETY: the caller's promise: bins and outbox are ours; the pages are touched under the lock.
     unsafe {
         empty_outbox(heap);
+        (*heap).cache.empty_older(0);
         let guard = (*heap).lock.lock();
         empty_bins(heap);
         while has_inbox(heap) {
@@ -677,6 +712,7 @@ pub(crate) fn release_own() {
     // SAFETY: the heap is this thread's.
     unsafe {
         empty_outbox(heap);
+        (*heap).cache.empty_older(0);
         let _guard = (*heap).lock.lock();
         empty_bins(heap);
         while has_inbox(heap) {
@@ -714,6 +750,7 @@ pub(crate) fn after_fork_in_child() {
     for_each(|heap| {
         // SAFETY: the other threads do not exist; all locks are free.
         unsafe {
+            (*heap).cache.reopen();
             if heap != own && heap != late && (*heap).state.load(Ordering::Relaxed) == LIVE {
                 for class in 1..=CLASS_COUNT {
                     keep_sound(heap, class);
@@ -761,6 +798,10 @@ pub(crate) fn stop_all(stop: bool) {
 /// Checks a heap's queues and, when it is the calling thread's, its bins; counts faults. Between [`stop_all`]s.
 pub(crate) fn check_heap(heap: *mut Heap) -> usize {
     let mut faults = 0;
+    if heap == HEAP::get() {
+        // SAFETY: heaps live for good.
+        faults += unsafe { (*heap).cache.check() };
+    }
     // SAFETY: pages and queues are read under the heap's lock, bins only on their own thread.
     unsafe {
         debug_assert!((*heap).lock.is_held());

@@ -2,11 +2,10 @@
 
 use crate::classes::UNIT;
 use crate::page::{Kind, Page};
-use crate::runs;
 use crate::table::{self, Word};
-use crate::{Native, upkeep};
+use crate::{Native, heap, runs, upkeep};
 use allokit_core::MAX_SIZE;
-use allokit_platform::pages;
+use allokit_platform::{keep_errno, pages};
 
 /// From this size on, a block that must move is remapped, not copied. Each move may cost a mapping for good, which the
 /// system limits to about 65 000.
@@ -17,9 +16,43 @@ fn units_for(size: usize) -> usize {
 }
 
 /// A block of `size` bytes aligned to `align`, zeroed if wanted. Null with ENOMEM.
-#[cold]
 #[inline(never)]
 pub(crate) fn alloc(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    let heap = heap::with_cache();
+    if size <= MAX_SIZE && align <= UNIT && !heap.is_null() {
+        // SAFETY: the heap is this thread's; a run from its cache is the caller's.
+        unsafe {
+            let page = (*heap).cache.take(units_for(size));
+            if !page.is_null() {
+                let start = (*page).start;
+                if zeroed {
+                    clear(start, size, (*page).units as usize * UNIT);
+                }
+                (*page).kind.set(Kind::Large);
+                table::set_word(start.addr(), Word::large());
+                return start;
+            }
+        }
+    }
+    alloc_fresh(size, align, zeroed)
+}
+
+/// Zeroes the `size` bytes that are wanted of a run of `bytes`.
+///
+/// # Safety
+/// The run is the caller's.
+unsafe fn clear(start: *mut u8, size: usize, bytes: usize) {
+    // SAFETY: the caller's promise. Fresh zero pages are cheaper than clearing many old ones.
+    unsafe {
+        if bytes < 4 * REMAP_FROM || !pages::purge(start, bytes) {
+            start.write_bytes(0, size);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_fresh(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     if size > MAX_SIZE {
         return Native::fail();
     }
@@ -32,11 +65,7 @@ pub(crate) fn alloc(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     unsafe {
         let start = (*page).start;
         if zeroed && !(*page).zero {
-            let bytes = (*page).units as usize * UNIT;
-            // Fresh zero pages are cheaper than clearing many old ones.
-            if bytes < 4 * REMAP_FROM || !pages::purge(start, bytes) {
-                start.write_bytes(0, size);
-            }
+            clear(start, size, (*page).units as usize * UNIT);
         }
         settle(page);
         debug_assert!(start.addr() & (align - 1) == 0);
@@ -112,12 +141,35 @@ pub(crate) unsafe fn usable(ptr: *const u8) -> usize {
 pub(crate) unsafe fn free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        let page = page_of(ptr, "free");
+        let mut page = page_of(ptr, "free");
         table::set_word(ptr.addr(), Word::NONE);
-        (*page).kind.set(Kind::Busy);
-        runs::give(page, false);
+        (*page).kind.set(Kind::Cached);
+        let heap = heap::with_cache();
+        if !heap.is_null() {
+            page = (*heap).cache.give(page);
+            heap::tick_large(heap);
+        }
+        if !page.is_null() {
+            give(page);
+        }
     }
-    upkeep::tick();
+}
+
+/// Gives a run that no cache wants back to the runs.
+///
+/// # Safety
+/// The run is the caller's and nobody uses it any more.
+#[cold]
+#[inline(never)]
+unsafe fn give(page: *mut Page) {
+    keep_errno(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*page).kind.set(Kind::Busy);
+            runs::give(page, false);
+        }
+        upkeep::tick();
+    });
 }
 
 /// Resizes a block to another large size: in place, by remapping or by copying. Null with ENOMEM, the block untouched.

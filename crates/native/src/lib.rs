@@ -1,7 +1,7 @@
 //! Allokit's own allocator.
 //!
 //! Owns: size classes ([`classes`]), the table from addresses to pages ([`table`]), runs of address space ([`runs`]),
-//! thread heaps ([`heap`]), large blocks ([`large`]). Uses: `allokit-platform` for everything that touches the system,
+//! thread heaps ([`heap`]), large blocks ([`large`]) and each heap's cache of them ([`cache`]). Uses: `allokit-platform` for everything that touches the system,
 //! `allokit-core` for the contract.
 //!
 //! In short: memory is divided into units of 64 KiB. A *run* is some units in a row; a *page* is a run that holds blocks
@@ -18,6 +18,7 @@
 #[cfg(any(test, miri))]
 extern crate std;
 
+mod cache;
 mod check;
 mod classes;
 mod fork;
@@ -218,7 +219,7 @@ unsafe impl Backend for Native {
         let heap = HEAP::get();
         if !word.is_owned_by(heap) {
             // SAFETY: the caller's promise.
-            return unsafe { free_slow(heap, ptr, word) };
+            return unsafe { free_elsewhere(ptr, word) };
         }
         // SAFETY: the word is that of a page of this thread's heap, and so the address of its bin; the rest is the
         // caller's promise.
@@ -265,12 +266,15 @@ unsafe impl Backend for Native {
         }
         // SAFETY: `open` is the array of words, and its contents are reached through it, so that relaxed loads do.
         let word = unsafe { table::open_word(open, ptr.addr()) };
-        if !word.is_owned_by(OPEN_HEAP::get()) {
-            return false;
-        }
-        // SAFETY: the word is that of a page of this thread's heap, and so the address of its bin; the rest is the
+        // SAFETY: when the word is that of a page of this thread's heap, it is the address of its bin; the rest is the
         // caller's promise.
-        unsafe { Self::free_into(word.bin(), ptr) };
+        unsafe {
+            if word.is_owned_by(OPEN_HEAP::get()) {
+                Self::free_into(word.bin(), ptr);
+            } else {
+                free_elsewhere(ptr, word);
+            }
+        }
         true
     }
 
@@ -284,18 +288,16 @@ unsafe impl Backend for Native {
     }
 }
 
-/// A block of another heap, a large one, or none.
-#[cold]
+/// A block of another heap, a large one, none, or null.
 #[inline(never)]
-unsafe fn free_slow(heap: *mut Heap, ptr: *mut u8, word: Word) {
-    let _errno = errno::Saved::new();
+unsafe extern "C" fn free_elsewhere(ptr: *mut u8, word: Word) {
     if word.is_small() {
         // SAFETY: the table names a heap, and heaps live for good; the caller gives the block up.
-        unsafe { heap::free_remote(heap, word, ptr) }
+        unsafe { heap::free_remote(HEAP::get(), word, ptr) }
     } else if word.is_large() {
         // SAFETY: the caller's promise.
         unsafe { large::free(ptr) }
-    } else {
+    } else if !ptr.is_null() {
         invalid(ptr, "free")
     }
 }

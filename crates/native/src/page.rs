@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     FreeEnd,
     /// The first or last unit of a run that is neither free nor in use yet.
     Busy,
+    /// The first unit of a large block that was freed and waits in a heap's cache.
+    Cached,
 }
 
 /// A [`Kind`] that a neighbour may read, under the lock of the runs, while the owner of the run changes it.

@@ -110,7 +110,9 @@ pub(crate) fn dirty_bytes() -> usize {
     DIRTY_UNITS.load(Ordering::Relaxed) << UNIT_SHIFT
 }
 
-fn list_of(units: usize) -> usize {
+/// The list of runs of this length; [`crate::cache`] sorts by it too.
+#[inline]
+pub(crate) fn list_of(units: usize) -> usize {
     if units < EXACT {
         units
     } else {

@@ -44,6 +44,7 @@ static MAP: AddressMap<{ size_of::<Leaf>() }> = AddressMap::new();
 
 /// See the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
 pub(crate) struct Word(u64);
 
 impl Word {
@@ -89,7 +90,7 @@ impl Word {
     #[inline(always)]
     pub(crate) fn class(self) -> usize {
         debug_assert!(self.is_small());
-        (self.0 as usize / size_of::<Bin>()) & (BINS - 1)
+        (self.0 as usize & (HEAP_ALIGN - 1)) / size_of::<Bin>()
     }
 
     pub(crate) fn heap(self) -> *mut Heap {

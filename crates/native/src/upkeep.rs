@@ -1,8 +1,8 @@
 //! What must happen by time: whoever is awake gives back memory that nobody wanted for a while, and sorts in the frees
 //! that wait in heaps whose threads sleep. Called from slow paths; costs a look at the clock.
 
-use crate::sync::{AtomicU64, Ordering};
-use crate::{heap, runs};
+use crate::sync::{AtomicU64, Lock, Ordering};
+use crate::{cache, heap, runs};
 use allokit_platform::clock;
 
 /// A free run is given back when it was not wanted for this long.
@@ -10,7 +10,12 @@ const KEEP_MS: u64 = 500;
 /// At most this often somebody looks.
 const EVERY_MS: u64 = 100;
 
+/// A cached run is given back when it was not wanted for this many looks.
+const CACHE_LOOKS: u16 = (KEEP_MS / EVERY_MS) as u16;
+
 static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Held by whoever empties caches: one at a time.
+static RELEASING: Lock = Lock::new();
 
 /// Does what is due. No lock may be held.
 #[inline]
@@ -25,14 +30,29 @@ pub(crate) fn tick() {
 #[cold]
 fn work(now: u64) {
     heap::for_each(heap::drain_other);
+    cache::next_epoch();
+    release_cached(CACHE_LOOKS);
     if runs::dirty_bytes() > 0 {
         runs::purge_older(now.saturating_sub(KEEP_MS));
     }
+}
+
+/// Empties the caches of large runs of what lies there since so many looks.
+fn release_cached(looks: u16) {
+    let _one = RELEASING.lock();
+    // SAFETY: heaps live for good.
+    heap::for_each(|heap| unsafe { (*heap).cache.release_older(looks) });
+}
+
+/// The lock that is taken before all others, for fork.
+pub(crate) fn lock() -> &'static Lock {
+    &RELEASING
 }
 
 /// All at once.
 pub(crate) fn trim() {
     heap::release_own();
     heap::for_each(heap::drain_other);
+    release_cached(0);
     runs::purge_older(u64::MAX);
 }

@@ -3,7 +3,7 @@
 //!
 //! Owns: address space ([`pages`]), permanent metadata memory ([`meta`]), the map from addresses to metadata
 //! ([`AddressMap`]), the thread-local cell ([`thread_cell!`]), thread exit ([`thread`]), fork ([`fork`]), the lock
-//! ([`Lock`]), errno, the environment, stderr, the clock, symbols, and the exported entry points ([`entry!`]).
+//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), errno, the environment, stderr, the clock, symbols, and the exported entry points ([`entry!`]).
 //! Uses: `allokit-core` and `libc`. Porting Allokit means porting this crate.
 //!
 //! Invariants: nothing here calls `malloc`; nothing here panics; functions that `free` may reach keep `errno`.
@@ -18,6 +18,7 @@ compile_error!(
     "allokit-platform knows Unix systems only so far; a port needs pages, thread, fork, env and stderr for this one"
 );
 
+pub mod barrier;
 mod cell;
 pub mod clock;
 mod entry;

@@ -1,0 +1,195 @@
+//! A heap's cache of large runs: the last one freed of each length, handed out again without the lock of the runs.
+//!
+//! Its thread takes and gives with plain loads and stores. Others empty it by time, so that a thread that sleeps pins
+//! nothing: they close the cache, let every processor pass a fence ([`barrier`]), and go on only if the thread is not
+//! inside at that moment. So a cached run costs its thread no atomic operation.
+//!
+//! Invariant: a run in a slot has the kind `Cached`, a word of 0, a length that belongs to the slot, and is counted in
+//! `units`; it is in no other list.
+
+use crate::classes::UNIT;
+use crate::page::{Kind, Page};
+use crate::runs;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, Ordering};
+use allokit_platform::barrier;
+use core::ptr;
+
+/// One for each list of the runs, up to 32 MiB.
+const SLOTS: usize = 96;
+/// What a heap's cache may hold in all.
+const UNITS_MOST: u32 = if cfg!(miri) { 4 } else { (32 << 20) / UNIT as u32 };
+
+/// Counts the looks of the upkeep; wraps.
+static EPOCH: AtomicU16 = AtomicU16::new(0);
+
+/// See the module's head.
+pub(crate) struct Cache {
+    /// The thread is inside.
+    busy: AtomicBool,
+    /// Somebody else is, or is about to be.
+    closed: AtomicBool,
+    /// Length of all cached runs.
+    units: AtomicU32,
+    /// The epochs in which the slots were filled.
+    filled: [AtomicU16; SLOTS],
+    slots: [AtomicPtr<Page>; SLOTS],
+}
+
+impl Cache {
+    pub(crate) const fn new() -> Cache {
+        Cache {
+            busy: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            units: AtomicU32::new(0),
+            filled: [const { AtomicU16::new(0) }; SLOTS],
+            slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS],
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&self) -> bool {
+        self.busy.store(true, Ordering::Relaxed);
+        barrier::light();
+        if self.closed.load(Ordering::Acquire) {
+            self.leave();
+            return false;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// A run of at least `units`, at most an eighth longer, of kind `Cached`; null when there is none. Its contents are
+    /// whatever was left there.
+    ///
+    /// # Safety
+    /// The cache is that of the calling thread's heap.
+    #[inline(always)]
+    pub(crate) unsafe fn take(&self, units: usize) -> *mut Page {
+        let slot = runs::list_of(units);
+        if slot >= SLOTS || !self.enter() {
+            return ptr::null_mut();
+        }
+        let mut page = self.slots[slot].load(Ordering::Relaxed);
+        // SAFETY: a run in a slot is ours while we are inside.
+        unsafe {
+            if !page.is_null() {
+                if (*page).units as usize >= units {
+                    self.slots[slot].store(ptr::null_mut(), Ordering::Relaxed);
+                    self.units.store(self.units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
+                } else {
+                    page = ptr::null_mut();
+                }
+            }
+        }
+        self.leave();
+        page
+    }
+
+    /// Caches a run of kind `Cached` that nobody uses any more, and gives the one that has to make room for it, or that
+    /// run itself, or null.
+    ///
+    /// # Safety
+    /// The cache is that of the calling thread's heap; the run is the caller's, its word is 0.
+    #[inline(always)]
+    pub(crate) unsafe fn give(&self, page: *mut Page) -> *mut Page {
+        // SAFETY: the caller's run; a run in a slot is ours while we are inside.
+        unsafe {
+            debug_assert!((*page).kind.get() == Kind::Cached);
+            let slot = runs::list_of((*page).units as usize);
+            if slot >= SLOTS || !self.enter() {
+                return page;
+            }
+            let old = self.slots[slot].load(Ordering::Relaxed);
+            let mut units = self.units.load(Ordering::Relaxed) + (*page).units;
+            if !old.is_null() {
+                units -= (*old).units;
+            }
+            let out = if units > UNITS_MOST {
+                page
+            } else {
+                self.units.store(units, Ordering::Relaxed);
+                self.slots[slot].store(page, Ordering::Relaxed);
+                self.filled[slot].store(EPOCH.load(Ordering::Relaxed), Ordering::Relaxed);
+                old
+            };
+            self.leave();
+            out
+        }
+    }
+
+    /// Whether something lies there since `epochs` looks of the upkeep.
+    fn has_older(&self, epochs: u16) -> bool {
+        self.units.load(Ordering::Relaxed) > 0 && (0..SLOTS).any(|slot| self.is_older(slot, epochs))
+    }
+
+    fn is_older(&self, slot: usize, epochs: u16) -> bool {
+        let age = EPOCH.load(Ordering::Relaxed).wrapping_sub(self.filled[slot].load(Ordering::Relaxed));
+        age >= epochs && !self.slots[slot].load(Ordering::Relaxed).is_null()
+    }
+
+    /// Gives the runs back that lie there since `epochs` looks of the upkeep (0: all), from whatever thread; leaves them
+    /// when the heap's thread is inside right now. One caller at a time.
+    pub(crate) fn release_older(&self, epochs: u16) {
+        if !self.has_older(epochs) {
+            return;
+        }
+        self.closed.store(true, Ordering::SeqCst);
+        if barrier::heavy() && !self.busy.load(Ordering::Acquire) {
+            // SAFETY: the thread is not inside, and finds the cache closed when it comes: what is here is ours.
+            unsafe { self.empty_older(epochs) };
+        }
+        self.closed.store(false, Ordering::Release);
+    }
+
+    /// As [`Cache::release_older`].
+    ///
+    /// # Safety
+    /// No other thread is or comes inside: the calling thread's own cache, one that is closed, or that of a thread that
+    /// has ended.
+    pub(crate) unsafe fn empty_older(&self, epochs: u16) {
+        for slot in 0..SLOTS {
+            if self.is_older(slot, epochs) {
+                let page = self.slots[slot].swap(ptr::null_mut(), Ordering::Relaxed);
+                // SAFETY: the run was in the slot, so it is nobody else's.
+                unsafe {
+                    self.units.store(self.units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
+                    (*page).kind.set(Kind::Busy);
+                    runs::give(page, false);
+                }
+            }
+        }
+    }
+
+    /// In a forked child: whoever was inside does not exist here.
+    pub(crate) fn reopen(&self) {
+        self.busy.store(false, Ordering::Relaxed);
+        self.closed.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts the faults; by the heap's own thread.
+    pub(crate) fn check(&self) -> usize {
+        let mut faults = 0;
+        let mut units = 0;
+        for slot in 0..SLOTS {
+            let page = self.slots[slot].load(Ordering::Relaxed);
+            if !page.is_null() {
+                // SAFETY: a run in a slot has metadata; its own thread looks.
+                unsafe {
+                    faults += usize::from((*page).kind.get() != Kind::Cached);
+                    faults += usize::from(runs::list_of((*page).units as usize) != slot);
+                    units += (*page).units;
+                }
+            }
+        }
+        faults + usize::from(units != self.units.load(Ordering::Relaxed))
+    }
+}
+
+/// Another look of the upkeep.
+pub(crate) fn next_epoch() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+}

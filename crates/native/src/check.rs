@@ -32,7 +32,7 @@ fn check_run(page: *mut Page) -> usize {
 
 unsafe fn check_page(page: *mut Page) -> usize {
     let mut faults = 0;
-    // SAFETY: as above; blocks on the free list are free, so their first word is the next one.
+    // SAFETY: as above.
     unsafe {
         let about = classes::get((*page).class as usize);
         if (*page).used + (*page).free_count != (*page).carved
@@ -42,17 +42,19 @@ unsafe fn check_page(page: *mut Page) -> usize {
         {
             faults += 1;
         }
-        let mut length = 0;
-        let mut block = (*page).free;
-        while !block.is_null() && length <= (*page).free_count {
-            let offset = block.addr().wrapping_sub((*page).start.addr());
-            if !offset.is_multiple_of(about.size as usize) || offset / about.size as usize >= (*page).carved as usize {
-                return faults + 1;
+        let bits = Page::bits(page);
+        let words = (*page).capacity.div_ceil(64) as usize;
+        let (mut free, mut beyond) = (0, 0);
+        for word in 0..words {
+            let set = *bits.add(word);
+            free += set.count_ones();
+            let carved = ((*page).carved as usize).saturating_sub(word * 64);
+            beyond += if carved >= 64 { 0 } else { (set >> carved).count_ones() };
+            if set != 0 && word < (*page).first as usize {
+                faults += 1;
             }
-            length += 1;
-            block = (*block).next;
         }
-        if length != (*page).free_count {
+        if free != (*page).free_count || beyond != 0 {
             faults += 1;
         }
         let word = table::word((*page).start.addr());

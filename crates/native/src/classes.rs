@@ -24,6 +24,17 @@ const BIN_BYTES: usize = 32 << 10;
 /// How many bytes of a fresh page are made into blocks at a time.
 const CARVE_BYTES: usize = 8 << 10;
 
+/// How many blocks freed by another thread travel together, and how many bytes at most.
+const BATCH_COUNT: usize = 32;
+const BATCH_BYTES: usize = 8 << 10;
+/// How many bytes of such blocks may wait for the owner's bin.
+const READY_BYTES: usize = 128 << 10;
+
+const fn ready_most(batch: usize, size: usize) -> u8 {
+    let batches = READY_BYTES / (if batch < 1 { size } else { batch * size });
+    if batches > 128 { 128 } else { batches as u8 }
+}
+
 /// What is known of a class.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Class {
@@ -37,6 +48,12 @@ pub(crate) struct Class {
     pub budget: i32,
     /// How many blocks are carved at a time.
     pub step: u32,
+    /// 2^40 / size, rounded up: for dividing an offset by the size.
+    pub magic: u64,
+    /// How many blocks freed by another thread travel together.
+    pub batch: u32,
+    /// How many such batches may wait for the owner's bin.
+    pub ready_most: u8,
 }
 
 const fn size_of_class(class: usize) -> usize {
@@ -57,17 +74,22 @@ const fn describe(class: usize) -> Class {
     }
     let budget = BIN_BYTES / size;
     let step = CARVE_BYTES / size;
+    let batch = if BATCH_BYTES / size < BATCH_COUNT { BATCH_BYTES / size } else { BATCH_COUNT };
     Class {
         size: size as u32,
         units: units as u32,
         capacity: (units * UNIT / size) as u32,
         budget: if budget < 4 { 4 } else { budget as i32 },
         step: if step < 1 { 1 } else { step as u32 },
+        magic: (1u64 << 40).div_ceil(size as u64),
+        batch: if batch < 1 { 1 } else { batch as u32 },
+        ready_most: ready_most(batch, size),
     }
 }
 
 const fn describe_all() -> [Class; ENTRIES] {
-    let mut all = [Class { size: 0, units: 0, capacity: 0, budget: 0, step: 0 }; ENTRIES];
+    let mut all =
+        [Class { size: 0, units: 0, capacity: 0, budget: 0, step: 0, magic: 0, batch: 0, ready_most: 0 }; ENTRIES];
     let mut class = 1;
     while class <= CLASS_COUNT {
         all[class] = describe(class);
@@ -109,6 +131,12 @@ pub(crate) fn of(size: usize) -> usize {
     if size <= TABLE_MAX { tiny_offsets(1)[size.div_ceil(16)] as usize } else { of_small(size) }
 }
 
+/// The number of the block of a class that begins (or covers the byte) at `offset` in its page.
+#[inline(always)]
+pub(crate) fn number(class: usize, offset: usize) -> usize {
+    ((offset as u64 * get(class).magic) >> 40) as usize
+}
+
 /// What is known of a class.
 #[inline(always)]
 pub(crate) fn get(class: usize) -> &'static Class {
@@ -133,6 +161,19 @@ mod tests {
             assert!(class == 1 || class_size(class - 1) < size, "{size}");
             if size > 128 {
                 assert_eq!(class, of_small(size));
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_page_has_its_block() {
+        for class in 1..=CLASS_COUNT {
+            let about = get(class);
+            for offset in 0..about.units as usize * UNIT {
+                if cfg!(miri) && !offset.is_multiple_of(4099) {
+                    continue;
+                }
+                assert_eq!(number(class, offset), offset / class_size(class), "class {class}, byte {offset}");
             }
         }
     }

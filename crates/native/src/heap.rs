@@ -5,25 +5,30 @@
 //! thread that ends leaves its heap with all its pages to the next thread that begins, and until then others take pages
 //! from it when they need a fresh one.
 //!
-//! A block freed by another thread goes into that thread's outbox for the owner, and 32 of them (or 16 KiB) together, by
-//! one exchange, into the owner's inbox. The owner sorts a bounded number of them in whenever it refills or spills a bin;
-//! if it does not come by, whoever sends the next batch does it, or the upkeep by time.
+//! A block freed by another thread goes into that thread's outbox, into the batch for its owner and class, and 32 of them
+//! (or 8 KiB) together, by one exchange, into the owner's inbox. The owner looks at a bounded number of batches whenever
+//! it refills or spills a bin, and takes a batch as it is to refill a bin of its class; if it does not come by, whoever
+//! sends the next batch sorts them into the pages, or the upkeep by time.
+//!
+//! A bin may hold blocks of other heaps' pages, of its class: a page can change its owner while its blocks travel. They
+//! find their way when they go home.
 
 use crate::cache::Cache;
 use crate::classes::{self, BINS, CLASS_COUNT};
 use crate::page::{self, Kind, Page};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicUsize, Lock, Ordering, compiler_fence};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Lock, Ordering, compiler_fence};
 use crate::table::{self, Word};
 use crate::{Native, fork, runs, upkeep};
-use allokit_platform::{barrier, errno, meta, thread, thread_cell};
+use allokit_platform::{barrier, keep_errno, meta, thread, thread_cell};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
 
-/// A free block holds the next one.
+/// A free block holds the next one; the first block of a batch holds the next batch too.
 #[repr(C)]
 pub(crate) struct Block {
     pub next: *mut Block,
+    next_batch: *mut Block,
 }
 
 /// Blocks of one class, ready to be handed out.
@@ -37,24 +42,21 @@ pub(crate) struct Bin {
 
 const EMPTY_BIN: Bin = Bin { head: ptr::null_mut(), room: 0 };
 
-/// Blocks of another heap that this thread has freed and not yet sent.
+/// Blocks of one class of another heap that this thread has freed and not yet sent.
 #[derive(Clone, Copy)]
 struct Batch {
-    owner: *mut Heap,
+    /// The word of their pages.
+    word: Word,
     head: *mut Block,
-    tail: *mut Block,
-    count: u32,
-    bytes: u32,
+    /// How many more until it is sent.
+    left: u32,
 }
 
-const EMPTY_BATCH: Batch =
-    Batch { owner: ptr::null_mut(), head: ptr::null_mut(), tail: ptr::null_mut(), count: 0, bytes: 0 };
+const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left: 0 };
 
-const BATCHES: usize = 8;
-const BATCH_COUNT: u32 = 32;
-const BATCH_BYTES: u32 = 16 << 10;
-/// How many blocks of the inbox are sorted in at a time.
-const DRAIN: usize = 256;
+const BATCHES: usize = 16;
+/// How many batches of the inbox are looked at at a time.
+const DRAIN: usize = 32;
 /// When an inbox holds more than this, the sender sorts it in.
 const INBOX_BYTES: usize = 1 << 20;
 /// How many large blocks are freed between two looks at the clock.
@@ -82,13 +84,18 @@ pub(crate) struct Heap {
     // -- anybody's
     inbox: AtomicPtr<Block>,
     inbox_bytes: AtomicUsize,
+    /// Whether batches may wait for the bins.
+    keeps_ready: AtomicBool,
     state: AtomicU32,
     /// All heaps, from [`HEAPS`]; set once.
     next: AtomicPtr<Heap>,
     pub lock: Lock,
     // -- under `lock`
-    /// Taken from the inbox, not yet sorted in.
+    /// Batches taken from the inbox, not yet looked at.
     pending: *mut Block,
+    /// Batches for the bins, by class.
+    ready: [*mut Block; BINS],
+    ready_count: [u8; BINS],
     /// The pages of each class that have free or uncarved blocks.
     queues: [*mut Page; CLASS_COUNT + 1],
 }
@@ -113,10 +120,13 @@ const fn blank() -> Heap {
         cache: Cache::new(),
         inbox: AtomicPtr::new(ptr::null_mut()),
         inbox_bytes: AtomicUsize::new(0),
+        keeps_ready: AtomicBool::new(false),
         state: AtomicU32::new(IDLE),
         next: AtomicPtr::new(ptr::null_mut()),
         lock: Lock::new(),
         pending: ptr::null_mut(),
+        ready: [ptr::null_mut(); BINS],
+        ready_count: [0; BINS],
         queues: [ptr::null_mut(); CLASS_COUNT + 1],
     }
 }
@@ -242,10 +252,7 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
         let guard = (*heap).lock.lock();
         let bin = &raw mut (*heap).bins[class];
         drain(heap, true, DRAIN);
-        if !(*bin).head.is_null() {
-            return true;
-        }
-        if fill_from_queue(heap, class, bin) {
+        if fill_from_ready(heap, class, bin) || fill_from_queue(heap, class, bin) {
             return true;
         }
         let mut fresh = if IDLE_COUNT.load(Ordering::Relaxed) > 0 { adopt(heap, class) } else { ptr::null_mut() };
@@ -258,13 +265,31 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
         }
         // No memory for a page: what others have freed may do.
         while has_inbox(heap) {
-            drain(heap, true, DRAIN);
-            if !(*bin).head.is_null() || fill_from_queue(heap, class, bin) {
+            drain(heap, false, DRAIN);
+            if fill_from_queue(heap, class, bin) {
                 return true;
             }
         }
         drop(guard);
         false
+    }
+}
+
+/// Fills an empty bin with a batch as it came.
+unsafe fn fill_from_ready(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool {
+    // SAFETY: under the heap's lock; a batch in `ready` is a list of free blocks of its class that nobody else has.
+    unsafe {
+        let batch = (*heap).ready[class];
+        if batch.is_null() {
+            return false;
+        }
+        (*heap).ready[class] = (*batch).next_batch;
+        (*heap).ready_count[class] -= 1;
+        (*bin).head = batch;
+        if (*bin).room <= 0 {
+            (*bin).room = classes::get(class).budget;
+        }
+        true
     }
 }
 
@@ -276,15 +301,11 @@ unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
             if page.is_null() {
                 return false;
             }
-            if !(*page).free.is_null() {
-                (*bin).head = (*page).free;
-                (*page).used += (*page).free_count;
-                (*page).free = ptr::null_mut();
-                (*page).free_count = 0;
-            } else if (*page).carved < (*page).capacity {
-                (*bin).head = Page::carve(page).0;
+            (*bin).head = Page::take(page, classes::get(class).step);
+            if (*bin).head.is_null() && (*page).carved < (*page).capacity {
+                (*bin).head = Page::carve(page);
             }
-            if (*page).carved == (*page).capacity {
+            if (*page).carved == (*page).capacity && (*page).free_count == 0 {
                 dequeue(heap, page);
             }
             if (*bin).room <= 0 {
@@ -373,7 +394,14 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe extern "C" fn spill(bin: *mut Bin) {
-    let _errno = errno::Saved::new();
+    keep_errno(|| {
+        // SAFETY: the caller's promise.
+        unsafe { spill_home(bin) };
+        upkeep::tick();
+    });
+}
+
+unsafe fn spill_home(bin: *mut Bin) {
     // SAFETY: the bins are this thread's; the pages are touched under the lock.
     unsafe {
         let word = Word::of_bin(bin);
@@ -395,16 +423,25 @@ pub(crate) unsafe extern "C" fn spill(bin: *mut Bin) {
         drain(heap, true, DRAIN);
         drop(guard);
     }
-    upkeep::tick();
 }
 
-/// Gives a list of blocks back to their pages.
+/// Gives a list of blocks back to their pages, or to the heaps that own these.
 unsafe fn send_home(heap: *mut Heap, mut block: *mut Block) {
-    // SAFETY: under the heap's lock; the blocks are free, of pages of this heap, in nobody's list but this.
+    // SAFETY: under the heap's lock; the blocks are free, in nobody's list but this. A page of this heap stays so while
+    // the lock is held.
     unsafe {
         while !block.is_null() {
             let next = (*block).next;
-            home(heap, page::of_block(block.addr()), block);
+            let word = table::word(block.addr());
+            if word.is_owned_by(heap) {
+                home(heap, page::of_block(block.addr()), block);
+            } else {
+                debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
+                if word.is_small() {
+                    (*block).next = ptr::null_mut();
+                    send(word, block, 1);
+                }
+            }
             block = next;
         }
     }
@@ -415,11 +452,9 @@ unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) {
     // SAFETY: as in `send_home`.
     unsafe {
         debug_assert!((*page).kind.get() == Kind::Small && (*page).heap.load(Ordering::Relaxed) == heap);
-        debug_assert!((*page).used > 0, "more blocks came back than went out: a block was freed twice");
-        (*block).next = (*page).free;
-        (*page).free = block;
-        (*page).free_count += 1;
-        (*page).used -= 1;
+        if !Page::put(page, block.addr()) {
+            crate::invalid(block.cast(), "second free");
+        }
         if (*page).used == 0 {
             if (*page).queued {
                 dequeue(heap, page);
@@ -434,47 +469,59 @@ unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) {
 }
 
 fn has_inbox(heap: *mut Heap) -> bool {
-    // SAFETY: heaps live for good; `pending` is only compared, under the lock by all callers that rely on it.
+    // SAFETY: heaps live for good; called under the lock.
     unsafe { !(*heap).pending.is_null() || !(*heap).inbox.load(Ordering::Relaxed).is_null() }
 }
 
-/// Sorts in up to `limit` blocks that other threads have freed: into the bins while they have room and the caller is the
-/// heap's thread, else into their pages.
+/// Looks at up to `limit` batches that other threads have sent: they wait for the bins if `keep` and there are not many
+/// yet, else their blocks go home.
 ///
 /// # Safety
-/// Under the heap's lock; `to_bins` only by the heap's own thread.
-pub(crate) unsafe fn drain(heap: *mut Heap, to_bins: bool, limit: usize) {
+/// Under the heap's lock.
+pub(crate) unsafe fn drain(heap: *mut Heap, keep: bool, limit: usize) {
     // SAFETY: the caller's promise; blocks in the inbox are free and belong to whoever takes them.
     unsafe {
-        let mut block = (*heap).pending;
+        let mut batch = (*heap).pending;
         for _ in 0..limit {
-            if block.is_null() {
+            if batch.is_null() {
                 if (*heap).inbox.load(Ordering::Relaxed).is_null() {
                     break;
                 }
                 (*heap).inbox_bytes.store(0, Ordering::Relaxed);
-                block = (*heap).inbox.swap(ptr::null_mut(), Ordering::Acquire);
+                batch = (*heap).inbox.swap(ptr::null_mut(), Ordering::Acquire);
             }
-            let next = (*block).next;
-            let word = table::word(block.addr());
-            if !word.is_owned_by(heap) {
-                // The page was adopted since: its owner of now gets the block. (Without a page it was freed twice.)
-                debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
-                if word.is_small() {
-                    send(word.heap(), block, block, classes::class_size(word.class()));
-                }
+            let next = (*batch).next_batch;
+            let word = table::word(batch.addr());
+            let ready = if word.is_owned_by(heap) { word.class() } else { 0 };
+            if keep && ready != 0 && (*heap).ready_count[ready] < classes::get(ready).ready_most {
+                (*batch).next_batch = (*heap).ready[ready];
+                (*heap).ready[ready] = batch;
+                (*heap).ready_count[ready] += 1;
+                (*heap).keeps_ready.store(true, Ordering::Relaxed);
             } else {
-                let bin = word.bin();
-                if to_bins && (*bin).room > 0 {
-                    push(bin, block);
-                    (*bin).room -= 1;
-                } else {
-                    home(heap, page::of_block(block.addr()), block);
-                }
+                send_home(heap, batch);
             }
-            block = next;
+            batch = next;
         }
-        (*heap).pending = block;
+        (*heap).pending = batch;
+    }
+}
+
+/// Sends home what waits for the bins.
+///
+/// # Safety
+/// Under the heap's lock.
+unsafe fn empty_ready(heap: *mut Heap) {
+    // SAFETY: as in `fill_from_ready`.
+    unsafe {
+        for class in 1..=CLASS_COUNT {
+            while !(*heap).ready[class].is_null() {
+                let batch = (*heap).ready[class];
+                (*heap).ready[class] = (*batch).next_batch;
+                send_home(heap, batch);
+            }
+            (*heap).ready_count[class] = 0;
+        }
     }
 }
 
@@ -482,35 +529,38 @@ pub(crate) unsafe fn drain(heap: *mut Heap, to_bins: bool, limit: usize) {
 pub(crate) fn drain_other(heap: *mut Heap) {
     // SAFETY: heaps live for good; the rest is done under the lock and without the bins.
     unsafe {
-        if (*heap).inbox.load(Ordering::Relaxed).is_null() {
+        if (*heap).inbox.load(Ordering::Relaxed).is_null() && !(*heap).keeps_ready.load(Ordering::Relaxed) {
             return;
         }
         if let Some(_guard) = (*heap).lock.try_lock() {
             while has_inbox(heap) {
                 drain(heap, false, DRAIN);
             }
+            empty_ready(heap);
+            (*heap).keeps_ready.store(false, Ordering::Relaxed);
         }
     }
 }
 
-/// Adds a list of blocks to a heap's inbox.
+/// Adds a batch of `count` blocks to the inbox of the heap that owns their pages.
 ///
 /// # Safety
-/// The list from `head` to `tail` belongs to the caller and its blocks to pages that `owner` owns or owned.
-unsafe fn send(owner: *mut Heap, head: *mut Block, tail: *mut Block, bytes: usize) {
+/// The list from `head` belongs to the caller; `word` was the word of its blocks' pages.
+unsafe fn send(word: Word, head: *mut Block, count: usize) {
     // SAFETY: heaps live for good. The list is published by the exchange; only a consumer of the whole list takes from
     // it, so an address that comes back in between does no harm.
     unsafe {
+        let owner = word.heap();
         let inbox = &(*owner).inbox;
         let mut old = inbox.load(Ordering::Relaxed);
         loop {
-            (*tail).next = old;
+            (*head).next_batch = old;
             match inbox.compare_exchange_weak(old, head, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => old = now,
             }
         }
-        (*owner).inbox_bytes.fetch_add(bytes, Ordering::Relaxed);
+        (*owner).inbox_bytes.fetch_add(count * classes::class_size(word.class()), Ordering::Relaxed);
     }
 }
 
@@ -518,36 +568,61 @@ unsafe fn send(owner: *mut Heap, head: *mut Block, tail: *mut Block, bytes: usiz
 ///
 /// # Safety
 /// `word` is the block's, and the caller gives the block up.
+#[inline(always)]
 pub(crate) unsafe fn free_remote(heap: *mut Heap, word: Word, ptr: *mut u8) {
-    // SAFETY: the outbox is this thread's; owners live for good.
+    // SAFETY: the outbox is this thread's; a placeholder's is empty and stays so, since no word is NONE.
     unsafe {
         debug_assert!(page::is_block_start(ptr), "free of an interior pointer");
-        let owner = word.heap();
-        let size = classes::class_size(word.class());
         let block = ptr.cast::<Block>();
-        if heap == no_heap() || heap == ended() {
-            send(owner, block, block, size);
-            return relieve(owner);
-        }
-        let batch = &raw mut (*heap).outbox[(owner.addr() >> 12) % BATCHES];
-        if (*batch).owner != owner {
-            flush(batch);
-            (*batch).owner = owner;
-        }
-        if (*batch).head.is_null() {
-            (*batch).tail = block;
+        let batch = &raw mut (*heap).outbox[word.spread() % BATCHES];
+        if (*batch).word != word {
+            return change_batch(heap, batch, word, block);
         }
         (*block).next = (*batch).head;
         compiler_fence(Ordering::Release);
         (*batch).head = block;
-        (*batch).count += 1;
-        (*batch).bytes += size as u32;
-        if (*batch).count >= BATCH_COUNT || (*batch).bytes >= BATCH_BYTES {
-            flush(batch);
-            relieve(owner);
-            upkeep::tick();
+        (*batch).left -= 1;
+        if (*batch).left == 0 {
+            flush_and_relieve(batch);
         }
     }
+}
+
+/// Sends what is in a batch and makes it one for `word`, with its first block.
+#[cold]
+#[inline(never)]
+unsafe fn change_batch(heap: *mut Heap, batch: *mut Batch, word: Word, block: *mut Block) {
+    // SAFETY: as in `free_remote`.
+    unsafe {
+        (*block).next = ptr::null_mut();
+        if heap == no_heap() || heap == ended() {
+            send(word, block, 1);
+            return relieve(word.heap());
+        }
+        flush(batch);
+        (*batch).word = word;
+        (*batch).left = classes::get(word.class()).batch;
+        if (*batch).left == 1 {
+            (*batch).word = Word::NONE;
+            send(word, block, 1);
+            return relieve(word.heap());
+        }
+        compiler_fence(Ordering::Release);
+        (*batch).head = block;
+        (*batch).left -= 1;
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn flush_and_relieve(batch: *mut Batch) {
+    // SAFETY: as in `flush`.
+    unsafe {
+        let word = (*batch).word;
+        flush(batch);
+        relieve(word.heap());
+    }
+    upkeep::tick();
 }
 
 /// Sends a batch.
@@ -558,16 +633,16 @@ unsafe fn flush(batch: *mut Batch) {
     // SAFETY: the caller's promise. The batch is emptied before it is sent, so that a fork in between loses blocks
     // rather than having them twice.
     unsafe {
-        let (head, tail) = ((*batch).head, (*batch).tail);
+        let (word, head) = ((*batch).word, (*batch).head);
         if head.is_null() {
             return;
         }
-        let bytes = (*batch).bytes as usize;
+        let full = classes::get(word.class()).batch;
+        let count = full - (*batch).left;
         (*batch).head = ptr::null_mut();
-        (*batch).count = 0;
-        (*batch).bytes = 0;
+        (*batch).left = full;
         compiler_fence(Ordering::Release);
-        send((*batch).owner, head, tail, bytes);
+        send(word, head, count as usize);
     }
 }
 
@@ -575,7 +650,7 @@ unsafe fn flush(batch: *mut Batch) {
 fn relieve(owner: *mut Heap) {
     // SAFETY: heaps live for good.
     if unsafe { (*owner).inbox_bytes.load(Ordering::Relaxed) } > INBOX_BYTES {
-        drain_other(owner);
+        keep_errno(|| drain_other(owner));
     }
 }
 
@@ -695,6 +770,7 @@ pub(crate) unsafe fn retire(heap: *mut Heap) {
         while has_inbox(heap) {
             drain(heap, false, DRAIN);
         }
+        empty_ready(heap);
         drop(guard);
         let _registry = REGISTRY.lock();
         (*heap).state.store(IDLE, Ordering::Relaxed);
@@ -718,6 +794,7 @@ pub(crate) fn release_own() {
         while has_inbox(heap) {
             drain(heap, false, DRAIN);
         }
+        empty_ready(heap);
     }
 }
 
@@ -768,13 +845,20 @@ unsafe fn keep_sound(heap: *mut Heap, class: usize) {
         let mut link = &raw mut (*heap).bins[class].head;
         while !(*link).is_null() {
             let block = *link;
-            if table::word(block.addr()) != Word::small(heap, class) || !page::is_block_start(block.cast()) {
+            if !is_of_class(block, class) {
                 *link = ptr::null_mut();
                 return;
             }
             link = &raw mut (*block).next;
         }
     }
+}
+
+/// Whether this is a block of a page of the class.
+fn is_of_class(block: *mut Block, class: usize) -> bool {
+    let word = table::word(block.addr());
+    // SAFETY: the word is that of a page.
+    word.is_small() && word.class() == class && unsafe { page::is_block_start(block.cast()) }
 }
 
 /// Takes every heap's lock and those around them, in the order in which the rest of the crate nests them; or gives them
@@ -825,7 +909,7 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
             if heap == HEAP::get() {
                 let mut block = (*heap).bins[class].head;
                 while !block.is_null() {
-                    if table::word(block.addr()) != Word::small(heap, class) || !page::is_block_start(block.cast()) {
+                    if !is_of_class(block, class) {
                         faults += 1;
                         break;
                     }

@@ -11,8 +11,8 @@
 //! frees are pushed, without a lock, a counter or an atomic operation. Everything behind the bins happens under the
 //! heap's lock, by its own thread nearly always, by another thread when this one sleeps or has died.
 //!
-//! Invariants, checked by [`check`]: for each page `used + free_count == carved <= capacity`, the free list has
-//! `free_count` blocks; for each block in a bin the table names that heap and class; runs and free runs tile the memory.
+//! Invariants, checked by [`check`]: for each page `used + free_count == carved <= capacity`, its bits say
+//! which `free_count` blocks are at home; for each block in a bin the table names that heap and class; runs and free runs tile the memory.
 #![no_std]
 
 #[cfg(any(test, miri))]

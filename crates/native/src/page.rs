@@ -4,6 +4,7 @@ use crate::classes::{self, UNIT};
 use crate::heap::{Block, Heap};
 use crate::sync::{AtomicPtr, AtomicU8, Ordering};
 use crate::table::{self, Word};
+use core::cell::UnsafeCell;
 use core::ptr;
 
 /// What a unit is part of. Zeroed metadata is `None`.
@@ -54,11 +55,11 @@ impl KindCell {
 #[repr(C, align(64))]
 pub(crate) struct Page {
     // -- pages: under the owner's lock
-    /// Free blocks.
-    pub free: *mut Block,
+    /// No word of [`Bits`] before this one has a bit.
+    pub first: u32,
     /// Blocks that are live, in a bin or on their way home.
     pub used: u32,
-    /// Length of `free`.
+    /// Blocks that came home: as many as there are bits in the page's [`Bits`].
     pub free_count: u32,
     /// Blocks made so far: the first `carved` of `capacity`.
     pub carved: u32,
@@ -93,6 +94,12 @@ pub(crate) struct Page {
     pub older: *mut Page,
 }
 
+/// A bit for each block of a page, set while the block is free and at home: outside the blocks, so that a block that goes
+/// home is not touched, one that comes home twice is seen, and blocks are handed out in the order of their addresses.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Bits(UnsafeCell<[u64; UNIT / 16 / 64]>);
+
 /// The page of a block (a pointer into a unit whose word is that of a page).
 ///
 /// # Safety
@@ -126,7 +133,7 @@ impl Page {
         // SAFETY: the run is the caller's, so all its units' metadata are.
         unsafe {
             debug_assert!((*page).units == about.units);
-            (*page).free = ptr::null_mut();
+            (*page).first = 0;
             (*page).used = 0;
             (*page).free_count = 0;
             (*page).carved = 0;
@@ -166,17 +173,92 @@ impl Page {
         // SAFETY: the caller's promise.
         unsafe {
             debug_assert!((*page).used == 0 && !(*page).queued && (*page).free_count == (*page).carved);
+            Page::bits(page).cast::<u64>().write_bytes(0, ((*page).carved as usize).div_ceil(64));
             for unit in 0..(*page).units as usize {
                 table::set_word((*page).start.addr() + unit * UNIT, Word::NONE);
             }
         }
     }
 
-    /// Makes the next blocks of a page and gives them out as a list: the first one and their number.
+    /// The bits of a page, an array of words.
+    ///
+    /// # Safety
+    /// `page` is a page; the bits are read and written under its owner's lock.
+    pub(crate) unsafe fn bits(page: *mut Page) -> *mut u64 {
+        // SAFETY: the caller's promise.
+        unsafe { table::bits((*page).start.addr()).cast() }
+    }
+
+    /// Takes a block home. False when it is at home already: it was freed twice.
+    ///
+    /// # Safety
+    /// Under the owner's lock; the block is one of the page's.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) unsafe fn put(page: *mut Page, block: usize) -> bool {
+        // SAFETY: the caller's promise: the block's number is below the capacity.
+        unsafe {
+            let number = classes::number((*page).class as usize, block - (*page).start.addr());
+            debug_assert!(number < (*page).carved as usize);
+            let word = Page::bits(page).add(number / 64);
+            let bit = 1 << (number % 64);
+            if *word & bit != 0 {
+                return false;
+            }
+            *word |= bit;
+            (*page).first = (*page).first.min((number / 64) as u32);
+            (*page).free_count += 1;
+            (*page).used -= 1;
+            true
+        }
+    }
+
+    /// Gives out up to `most` blocks that are at home, as a list in the order of their addresses: the first one, or null.
+    ///
+    /// # Safety
+    /// Under the owner's lock.
+    pub(crate) unsafe fn take(page: *mut Page, most: u32) -> *mut Block {
+        // SAFETY: the caller's promise; a block with a bit is free and nobody has it.
+        unsafe {
+            let count = most.min((*page).free_count);
+            if count == 0 {
+                return ptr::null_mut();
+            }
+            let size = classes::class_size((*page).class as usize);
+            let bits = Page::bits(page);
+            let mut at = (*page).first as usize;
+            let mut head: *mut Block = ptr::null_mut();
+            let mut link = &raw mut head;
+            let mut left = count;
+            loop {
+                let mut word = *bits.add(at);
+                while word != 0 && left > 0 {
+                    let number = at * 64 + word.trailing_zeros() as usize;
+                    word &= word - 1;
+                    left -= 1;
+                    let block = (*page).start.add(number * size).cast::<Block>();
+                    *link = block;
+                    link = &raw mut (*block).next;
+                }
+                *bits.add(at) = word;
+                if left == 0 {
+                    break;
+                }
+                at += 1;
+            }
+            *link = ptr::null_mut();
+            (*page).first = at as u32;
+            (*page).free_count -= count;
+            (*page).used += count;
+            head
+        }
+    }
+
+    /// Makes the next blocks of a page and gives them out as a list: the first one.
     ///
     /// # Safety
     /// Under the owner's lock; not all blocks are carved.
-    pub(crate) unsafe fn carve(page: *mut Page) -> (*mut Block, u32) {
+    pub(crate) unsafe fn carve(page: *mut Page) -> *mut Block {
         // SAFETY: the blocks from `carved` on lie in the page and nobody uses them.
         unsafe {
             let about = classes::get((*page).class as usize);
@@ -193,7 +275,7 @@ impl Page {
             (*block.cast::<Block>()).next = ptr::null_mut();
             (*page).carved += count;
             (*page).used += count;
-            (first.cast(), count)
+            first.cast()
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use crate::classes::{BINS, UNIT_SHIFT};
 use crate::heap::{Bin, Heap};
-use crate::page::Page;
+use crate::page::{Bits, Page};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use allokit_platform::{AddressMap, pages};
 
@@ -38,6 +38,7 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 struct Leaf {
     words: [AtomicU64; UNITS_PER_LEAF],
     pages: [Page; UNITS_PER_LEAF],
+    bits: [Bits; UNITS_PER_LEAF],
 }
 
 static MAP: AddressMap<{ size_of::<Leaf>() }> = AddressMap::new();
@@ -75,6 +76,12 @@ impl Word {
     pub(crate) fn bin(self) -> *mut Bin {
         debug_assert!(self.is_small());
         core::ptr::with_exposed_provenance_mut(self.0 as usize)
+    }
+
+    /// A number that differs between heaps and classes.
+    #[inline(always)]
+    pub(crate) fn spread(self) -> usize {
+        (self.0 >> 4 ^ self.0 >> 12) as usize
     }
 
     #[inline(always)]
@@ -193,6 +200,15 @@ pub(crate) fn page(addr: usize) -> *mut Page {
     }
     // SAFETY: the index is within the leaf.
     unsafe { &raw mut (*leaf).pages[index(addr)] }
+}
+
+/// The bits of the page that begins in the unit of `addr`, which is covered.
+#[inline]
+pub(crate) fn bits(addr: usize) -> *mut Bits {
+    let leaf = MAP.leaf(addr).cast::<Leaf>();
+    debug_assert!(!leaf.is_null());
+    // SAFETY: the index is within the leaf.
+    unsafe { &raw mut (*leaf).bits[index(addr)] }
 }
 
 /// Makes the leaves for `bytes` from `first`. False when there is no memory for them.

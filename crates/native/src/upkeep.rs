@@ -3,7 +3,7 @@
 
 use crate::sync::{AtomicU64, Lock, Ordering};
 use crate::{cache, heap, runs};
-use allokit_platform::clock;
+use allokit_platform::{clock, keep_errno};
 
 /// A free run is given back when it was not wanted for this long.
 const KEEP_MS: u64 = 500;
@@ -29,12 +29,14 @@ pub(crate) fn tick() {
 
 #[cold]
 fn work(now: u64) {
-    heap::for_each(heap::drain_other);
-    cache::next_epoch();
-    release_cached(CACHE_LOOKS);
-    if runs::dirty_bytes() > 0 {
-        runs::purge_older(now.saturating_sub(KEEP_MS));
-    }
+    keep_errno(|| {
+        heap::for_each(heap::drain_other);
+        cache::next_epoch();
+        release_cached(CACHE_LOOKS);
+        if runs::dirty_bytes() > 0 {
+            runs::purge_older(now.saturating_sub(KEEP_MS));
+        }
+    });
 }
 
 /// Empties the caches of large runs of what lies there since so many looks.

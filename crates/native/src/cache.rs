@@ -11,6 +11,7 @@ use crate::classes::UNIT;
 use crate::page::{Kind, Page};
 use crate::runs;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU32, Ordering};
+use crate::upkeep;
 use allokit_platform::barrier;
 use core::ptr;
 
@@ -18,9 +19,6 @@ use core::ptr;
 const SLOTS: usize = 96;
 /// What a heap's cache may hold in all.
 const UNITS_MOST: u32 = if cfg!(miri) { 4 } else { (32 << 20) / UNIT as u32 };
-
-/// Counts the looks of the upkeep; wraps.
-static EPOCH: AtomicU16 = AtomicU16::new(0);
 
 /// See the module's head.
 pub(crate) struct Cache {
@@ -113,7 +111,7 @@ impl Cache {
             } else {
                 self.units.store(units, Ordering::Relaxed);
                 self.slots[slot].store(page, Ordering::Relaxed);
-                self.filled[slot].store(EPOCH.load(Ordering::Relaxed), Ordering::Relaxed);
+                self.filled[slot].store(upkeep::epoch(), Ordering::Relaxed);
                 old
             };
             self.leave();
@@ -127,7 +125,7 @@ impl Cache {
     }
 
     fn is_older(&self, slot: usize, epochs: u16) -> bool {
-        let age = EPOCH.load(Ordering::Relaxed).wrapping_sub(self.filled[slot].load(Ordering::Relaxed));
+        let age = upkeep::epoch().wrapping_sub(self.filled[slot].load(Ordering::Relaxed));
         age >= epochs && !self.slots[slot].load(Ordering::Relaxed).is_null()
     }
 
@@ -187,9 +185,4 @@ impl Cache {
         }
         faults + usize::from(units != self.units.load(Ordering::Relaxed))
     }
-}
-
-/// Another look of the upkeep.
-pub(crate) fn next_epoch() {
-    EPOCH.fetch_add(1, Ordering::Relaxed);
 }

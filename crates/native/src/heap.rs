@@ -61,6 +61,8 @@ const DRAIN: usize = 32;
 const INBOX_BYTES: usize = 1 << 20;
 /// How many large blocks are freed between two looks at the clock.
 const LARGE_TICKS: u32 = 64;
+/// A page with fewer bytes of free blocks is not worth a system call.
+const THIN_LEAST: usize = 8 << 10;
 /// How many heaps without a thread are asked for a page before a fresh one is made.
 const ADOPTION_LOOKS: usize = 4;
 
@@ -77,6 +79,8 @@ pub(crate) struct Heap {
     pub tiny: [u16; classes::TINY_COUNT],
     outbox: [Batch; BATCHES],
     exit_rounds: u32,
+    /// The epoch in which the bins were last looked at.
+    epoch: u16,
     /// How many more large blocks until the upkeep is called.
     large_ticks: u32,
     // -- its thread's mostly: see there
@@ -116,6 +120,7 @@ const fn blank() -> Heap {
         tiny: classes::tiny_offsets(size_of::<Bin>()),
         outbox: [EMPTY_BATCH; BATCHES],
         exit_rounds: 0,
+        epoch: 0,
         large_ticks: 0,
         cache: Cache::new(),
         inbox: AtomicPtr::new(ptr::null_mut()),
@@ -218,6 +223,9 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
         }
         if table::is_open() {
             OPEN_HEAP::set(heap);
+        }
+        if (*heap).epoch != upkeep::epoch() {
+            age_bins(heap);
         }
         let block = take_one(heap, class);
         upkeep::tick();
@@ -422,7 +430,57 @@ unsafe fn spill_home(bin: *mut Bin) {
         }
         drain(heap, true, DRAIN);
         drop(guard);
+        if (*heap).epoch != upkeep::epoch() {
+            age_bins(heap);
+        }
     }
+}
+
+/// Sends home the older half of each bin: once in an epoch, so that a bin that is not used any more is empty after a
+/// second, and its blocks keep no pages.
+#[cold]
+#[inline(never)]
+unsafe fn age_bins(heap: *mut Heap) {
+    // SAFETY: the bins are this thread's; the pages are touched under the lock.
+    unsafe {
+        (*heap).epoch = upkeep::epoch();
+        let _guard = (*heap).lock.lock();
+        for class in 1..=CLASS_COUNT {
+            let bin = &raw mut (*heap).bins[class];
+            // `end` goes two steps for each of `cut`.
+            let mut cut = &raw mut (*bin).head;
+            let mut end = (*bin).head;
+            while !end.is_null() && !(*end).next.is_null() {
+                end = (*(*end).next).next;
+                cut = &raw mut (**cut).next;
+            }
+            let rest = *cut;
+            *cut = ptr::null_mut();
+            send_home(heap, rest);
+        }
+    }
+}
+
+/// Gives back the memory of free blocks in the heap's pages that nothing happened to for so many looks, in at most `left`
+/// stretches (and one page's more); how many are left. Passes over a heap that is busy.
+pub(crate) fn thin_out(heap: *mut Heap, looks: u16, mut left: usize) -> usize {
+    // SAFETY: heaps live for good; pages are touched under the lock.
+    unsafe {
+        if let Some(_guard) = (*heap).lock.try_lock() {
+            for class in 1..=CLASS_COUNT {
+                let least = (THIN_LEAST / classes::class_size(class)) as u32;
+                let mut page = (*heap).queues[class];
+                while !page.is_null() && left > 0 {
+                    let age = upkeep::epoch().wrapping_sub((*page).touched);
+                    if !(*page).thin && (*page).free_count > least && age >= looks {
+                        left = left.saturating_sub(Page::thin_out(page));
+                    }
+                    page = (*page).next;
+                }
+            }
+        }
+    }
+    left
 }
 
 /// Gives a list of blocks back to their pages, or to the heaps that own these.

@@ -4,6 +4,8 @@ use crate::classes::{self, UNIT};
 use crate::heap::{Block, Heap};
 use crate::sync::{AtomicPtr, AtomicU8, Ordering};
 use crate::table::{self, Word};
+use crate::upkeep;
+use allokit_platform::pages;
 use core::cell::UnsafeCell;
 use core::ptr;
 
@@ -65,6 +67,10 @@ pub(crate) struct Page {
     pub carved: u32,
     /// Blocks that fit.
     pub capacity: u32,
+    /// The epoch in which a block last came home or went out.
+    pub touched: u16,
+    /// Whether the memory of the free blocks has been given back since.
+    pub thin: bool,
     /// The owner.
     pub heap: AtomicPtr<Heap>,
     // -- all kinds
@@ -134,6 +140,7 @@ impl Page {
         unsafe {
             debug_assert!((*page).units == about.units);
             (*page).first = 0;
+            (*page).thin = false;
             (*page).used = 0;
             (*page).free_count = 0;
             (*page).carved = 0;
@@ -207,6 +214,8 @@ impl Page {
             }
             *word |= bit;
             (*page).first = (*page).first.min((number / 64) as u32);
+            (*page).touched = upkeep::epoch();
+            (*page).thin = false;
             (*page).free_count += 1;
             (*page).used -= 1;
             true
@@ -247,10 +256,47 @@ impl Page {
                 at += 1;
             }
             *link = ptr::null_mut();
+            (*page).touched = upkeep::epoch();
             (*page).first = at as u32;
             (*page).free_count -= count;
             (*page).used += count;
             head
+        }
+    }
+
+    /// Gives back the memory of the OS pages in which all blocks are at home. How many stretches that were.
+    ///
+    /// # Safety
+    /// Under the owner's lock.
+    pub(crate) unsafe fn thin_out(page: *mut Page) -> usize {
+        // SAFETY: the caller's promise; nobody needs the contents of a block at home.
+        unsafe {
+            (*page).thin = true;
+            let size = classes::class_size((*page).class as usize);
+            let carved = (*page).carved as usize;
+            let bits = Page::bits(page);
+            let is_free = |number: usize| *bits.add(number / 64) & (1 << (number % 64)) != 0;
+            let mut stretches = 0;
+            let mut number = 0;
+            while number < carved {
+                if !is_free(number) {
+                    number += 1;
+                    continue;
+                }
+                let first = number;
+                while number < carved && is_free(number) {
+                    number += 1;
+                }
+                let os_page = pages::os_page();
+                let from = (first * size).next_multiple_of(os_page);
+                let to = (number * size) & !(os_page - 1);
+                if from < to {
+                    // Failure (locked memory) leaves it there.
+                    let _ = pages::purge((*page).start.add(from), to - from);
+                    stretches += 1;
+                }
+            }
+            stretches
         }
     }
 

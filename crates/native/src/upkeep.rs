@@ -1,8 +1,8 @@
 //! What must happen by time: whoever is awake gives back memory that nobody wanted for a while, and sorts in the frees
 //! that wait in heaps whose threads sleep. Called from slow paths; costs a look at the clock.
 
-use crate::sync::{AtomicU64, Lock, Ordering};
-use crate::{cache, heap, runs};
+use crate::sync::{AtomicU16, AtomicU64, Lock, Ordering};
+use crate::{heap, runs};
 use allokit_platform::{clock, keep_errno};
 
 /// A free run is given back when it was not wanted for this long.
@@ -10,12 +10,23 @@ const KEEP_MS: u64 = 500;
 /// At most this often somebody looks.
 const EVERY_MS: u64 = 100;
 
-/// A cached run is given back when it was not wanted for this many looks.
-const CACHE_LOOKS: u16 = (KEEP_MS / EVERY_MS) as u16;
+/// The same in looks, for cached runs and for the free blocks of a page.
+const KEEP_LOOKS: u16 = (KEEP_MS / EVERY_MS) as u16;
+
+/// How many stretches of pages are given back at a look.
+const THIN_MOST: usize = 512;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Counts the looks; wraps.
+static EPOCH: AtomicU16 = AtomicU16::new(0);
 /// Held by whoever empties caches: one at a time.
 static RELEASING: Lock = Lock::new();
+
+/// The number of the last look: a clock that costs one load.
+#[inline(always)]
+pub(crate) fn epoch() -> u16 {
+    EPOCH.load(Ordering::Relaxed)
+}
 
 /// Does what is due. No lock may be held.
 #[inline]
@@ -30,13 +41,20 @@ pub(crate) fn tick() {
 #[cold]
 fn work(now: u64) {
     keep_errno(|| {
+        EPOCH.fetch_add(1, Ordering::Relaxed);
         heap::for_each(heap::drain_other);
-        cache::next_epoch();
-        release_cached(CACHE_LOOKS);
+        thin_out(KEEP_LOOKS);
+        release_cached(KEEP_LOOKS);
         if runs::dirty_bytes() > 0 {
             runs::purge_older(now.saturating_sub(KEEP_MS));
         }
     });
+}
+
+/// Gives back the memory of free blocks in pages that nothing happened to for so many looks.
+fn thin_out(looks: u16) {
+    let mut left = THIN_MOST;
+    heap::for_each(|heap| left = heap::thin_out(heap, looks, left));
 }
 
 /// Empties the caches of large runs of what lies there since so many looks.
@@ -55,6 +73,7 @@ pub(crate) fn lock() -> &'static Lock {
 pub(crate) fn trim() {
     heap::release_own();
     heap::for_each(heap::drain_other);
+    thin_out(0);
     release_cached(0);
     runs::purge_older(u64::MAX);
 }

@@ -32,6 +32,10 @@ const RESERVE_FIRST: usize = if cfg!(miri) { 1 << 20 } else { 4 << 30 };
 const RESERVE_MOST: usize = if cfg!(miri) { 1 << 20 } else { 64 << 30 };
 /// A reservation where address space is limited.
 const RESERVE_LIMITED: usize = 32 << 20;
+/// Huge pages are asked for beyond so much committed memory: a small heap would only grow by them.
+const HUGE_FROM: usize = 8 << 20;
+/// How large a huge page is; reservations begin at a multiple of it.
+const HUGE_PAGE: usize = 2 << 20;
 /// How much is committed at a time.
 const COMMIT: usize = if cfg!(miri) { 1 << 20 } else { 4 << 20 };
 const RESERVATIONS: usize = if cfg!(miri) { 64 } else { 4096 };
@@ -54,7 +58,9 @@ struct Lists {
 struct Runs {
     reservations: [Reservation; RESERVATIONS],
     count: usize,
-    next_reservation: usize,
+    /// 0 before the first: all of this is zero at first, so that it takes no memory until it is used.
+    last_reservation: usize,
+    committed: usize,
     dirty: Lists,
     clean: Lists,
     oldest: *mut Page,
@@ -74,7 +80,8 @@ static PURGING: Lock = Lock::new();
 static RUNS: Shared = Shared(UnsafeCell::new(Runs {
     reservations: [NO_RESERVATION; RESERVATIONS],
     count: 0,
-    next_reservation: RESERVE_FIRST,
+    last_reservation: 0,
+    committed: 0,
     dirty: Lists { heads: [ptr::null_mut(); LISTS], filled: [0; LISTS / 64] },
     clean: Lists { heads: [ptr::null_mut(); LISTS], filled: [0; LISTS / 64] },
     oldest: ptr::null_mut(),
@@ -381,6 +388,10 @@ impl Runs {
                     return ptr::null_mut();
                 };
                 self.reservations[index].committed = target;
+                self.committed += target - at.committed;
+                if self.committed > HUGE_FROM {
+                    pages::advise_huge(from, target - at.committed);
+                }
             }
             self.reservations[index].fresh = end;
             let start = at.start.add(at.fresh);
@@ -398,15 +409,17 @@ impl Runs {
             return false;
         }
         let limited = pages::space_is_limited();
-        let mut bytes = if limited { RESERVE_LIMITED } else { self.next_reservation }.max(least);
+        let mut bytes =
+            if limited { RESERVE_LIMITED } else { (self.last_reservation * 2).clamp(RESERVE_FIRST, RESERVE_MOST) }
+                .max(least);
         loop {
-            let start = pages::reserve(bytes, UNIT);
+            let start = pages::reserve(bytes, if limited { UNIT } else { HUGE_PAGE });
             if !start.is_null() {
                 self.reservations[self.count] = Reservation { start, bytes, fresh: 0, committed: 0 };
                 self.count += 1;
                 RESERVED.fetch_add(bytes, Ordering::Relaxed);
                 if !limited {
-                    self.next_reservation = (bytes * 2).min(RESERVE_MOST);
+                    self.last_reservation = bytes;
                 }
                 return true;
             }

@@ -69,6 +69,10 @@ cfg_if::cfg_if! {
             unsafe { dealloc(start, Layout::from_size_align_unchecked(bytes, align)) };
         }
 
+        /// # Safety
+        /// As below.
+        pub unsafe fn advise_huge(_start: *mut u8, _bytes: usize) {}
+
         /// As below; not in the interpreter.
         pub fn map_sparse(_bytes: usize) -> *mut u8 {
             ptr::null_mut()
@@ -156,6 +160,20 @@ cfg_if::cfg_if! {
         pub unsafe fn release(start: *mut u8, bytes: usize, _align: usize) {
             // SAFETY: the caller owns the stretch and nobody uses it.
             unsafe { libc::munmap(start.cast(), bytes) };
+        }
+
+        /// Asks for memory of the stretch in huge pages, where the system has them and lets a program ask.
+        ///
+        /// # Safety
+        /// The stretch is whole OS pages inside one reservation of the caller's.
+        pub unsafe fn advise_huge(start: *mut u8, bytes: usize) {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            // SAFETY: advice changes no contents. Failure (no huge pages in this kernel) changes nothing.
+            unsafe {
+                libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            let _ = (start, bytes);
         }
 
         /// Readable and writable zeroes of which few will ever be touched, for good; null when the system does not give

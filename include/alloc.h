@@ -13,7 +13,9 @@
  *     of thread-local data and in a forked child.
  *
  * Define AK_TRACK before including this file (CMake: ALLOKIT_TRACK=ON does it) and each call passes its file, line
- * and function, so that ak_leaks_print() can name them. Without it a call is the plain function.
+ * and function, so that ak_leaks_print() can name them. Without it a call is the plain function, or its first few
+ * instructions in place when AK_INLINE_NATIVE is defined (CMake does it for the static native library; see
+ * allokit/inline.h; AK_NO_INLINE undoes it).
  *
  * C99, C11, C17, C23; C++11 and later. Sizes are in bytes everywhere.
  */
@@ -237,10 +239,12 @@ AK_NODISCARD AK_API uint64_t ak_fault_count(void);
 } /* extern "C" */
 #endif
 
-/* ---- call sites under AK_TRACK ---------------------------------------------------------------------------------- */
+/* ---- call sites under AK_TRACK, or the fast path in the caller ---------------------------------------------------------------------------------- */
 
 #if defined(AK_TRACK)
 #include "allokit/track.h"
+#elif defined(AK_INLINE_NATIVE) && !defined(AK_NO_INLINE)
+#include "allokit/inline.h"
 #endif
 
 /* ---- typed allocation ------------------------------------------------------------------------------------------- */

@@ -19,8 +19,11 @@ pub(crate) const UNIT_SHIFT: u32 = 16;
 /// See [`UNIT_SHIFT`].
 pub(crate) const UNIT: usize = 1 << UNIT_SHIFT;
 
-/// How many bytes of free blocks a bin may gather between two looks at its length.
-const BIN_BYTES: usize = 32 << 10;
+/// How many bytes of free blocks a bin may gather between two looks at its length, and how many it may keep: more of the
+/// blocks that lists and trees are made of.
+const fn bin_bytes(size: usize) -> usize {
+    if size <= 64 { 64 << 10 } else { 24 << 10 }
+}
 /// How many bytes of a fresh page are made into blocks at a time.
 const CARVE_BYTES: usize = 8 << 10;
 
@@ -44,7 +47,7 @@ pub(crate) struct Class {
     pub units: u32,
     /// How many blocks fit a page.
     pub capacity: u32,
-    /// How many frees until the bin's length is looked at.
+    /// How many frees until the bin's length is looked at, and how many blocks it may then keep.
     pub budget: i32,
     /// How many blocks are carved at a time.
     pub step: u32,
@@ -72,7 +75,7 @@ const fn describe(class: usize) -> Class {
     while units * UNIT / size < 8 {
         units += 1;
     }
-    let budget = BIN_BYTES / size;
+    let budget = bin_bytes(size) / size;
     let step = CARVE_BYTES / size;
     let batch = if BATCH_BYTES / size < BATCH_COUNT { BATCH_BYTES / size } else { BATCH_COUNT };
     Class {

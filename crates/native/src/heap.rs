@@ -7,7 +7,7 @@
 //!
 //! A block freed by another thread goes into that thread's outbox, into the batch for its owner and class, and 32 of them
 //! (or 8 KiB) together, by one exchange, into the owner's inbox. The owner looks at a bounded number of batches whenever
-//! it refills or spills a bin, and takes a batch as it is to refill a bin of its class; if it does not come by, whoever
+//! it refills a bin or sends blocks home, and takes a batch as it is to refill a bin of its class; if it does not come by, whoever
 //! sends the next batch sorts them into the pages, or the upkeep by time.
 //!
 //! A bin may hold blocks of other heaps' pages, of its class: a page can change its owner while its blocks travel. They
@@ -16,12 +16,13 @@
 use crate::cache::Cache;
 use crate::classes::{self, BINS, CLASS_COUNT};
 use crate::page::{self, Kind, Page};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Lock, Ordering, compiler_fence};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, compiler_fence};
 use crate::table::{self, Word};
 use crate::{Native, fork, runs, upkeep};
 use allokit_platform::{barrier, keep_errno, meta, thread, thread_cell};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 
 /// A free block holds the next one; the first block of a batch holds the next batch too.
@@ -36,7 +37,7 @@ pub(crate) struct Block {
 #[repr(C)]
 pub(crate) struct Bin {
     pub head: *mut Block,
-    /// How many more frees until the length is looked at.
+    /// How many more frees until the bin is looked at.
     pub room: i32,
 }
 
@@ -55,6 +56,8 @@ struct Batch {
 const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left: 0 };
 
 const BATCHES: usize = 16;
+/// How many blocks go home at a time.
+const AWAY: usize = 128;
 /// How many batches of the inbox are looked at at a time.
 const DRAIN: usize = 32;
 /// When an inbox holds more than this, the sender sorts it in.
@@ -75,9 +78,16 @@ const LIVE: u32 = 1;
 pub(crate) struct Heap {
     // -- the thread's own
     pub bins: [Bin; BINS],
+    /// [`table::OPEN`] once [`OPEN_HEAP`] is this heap; null before.
+    pages: *const AtomicU64,
     /// From a size in steps of 16 bytes to its bin's offset: here, so that finding it costs no further address.
     pub tiny: [u16; classes::TINY_COUNT],
     outbox: [Batch; BATCHES],
+    /// The head of each bin that was found full: it is as long as that has not changed.
+    full: [*mut Block; BINS],
+    /// Blocks on their way home.
+    away: [*mut Block; AWAY],
+    away_count: usize,
     exit_rounds: u32,
     /// The epoch in which the bins were last looked at.
     epoch: u16,
@@ -109,7 +119,21 @@ pub(crate) struct Heap {
 #[repr(transparent)]
 pub(crate) struct Placeholder(UnsafeCell<Heap>);
 
-const _: () = assert!(align_of::<Heap>() == table::HEAP_ALIGN && core::mem::offset_of!(Heap, bins) == 0);
+const _: () = assert!(align_of::<Heap>() == table::HEAP_ALIGN);
+
+// What include/allokit/inline.h knows. A change of it needs another number there and in the name below.
+const _: () = assert!(
+    offset_of!(Heap, bins) == 0
+        && offset_of!(Bin, head) == 0
+        && offset_of!(Bin, room) == 8
+        && size_of::<Bin>() == 16
+        && BINS == 73
+        && offset_of!(Heap, pages) == 73 * 16
+        && offset_of!(Block, next) == 0
+        && classes::UNIT_SHIFT == 16
+        && classes::SMALL_MAX == 32768
+);
+allokit_platform::name_thread_cell! { OPEN_HEAP = "ak_inline_1_needs_the_static_native_library_of_this_header" }
 
 // SAFETY: never written: its bins are empty, and no word of the table names it.
 unsafe impl Sync for Placeholder {}
@@ -117,8 +141,12 @@ unsafe impl Sync for Placeholder {}
 const fn blank() -> Heap {
     Heap {
         bins: [EMPTY_BIN; BINS],
+        pages: ptr::null(),
         tiny: classes::tiny_offsets(size_of::<Bin>()),
         outbox: [EMPTY_BATCH; BATCHES],
+        full: [ptr::null_mut(); BINS],
+        away: [ptr::null_mut(); AWAY],
+        away_count: 0,
         exit_rounds: 0,
         epoch: 0,
         large_ticks: 0,
@@ -222,6 +250,7 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
             return take_one(late, class);
         }
         if table::is_open() {
+            (*heap).pages = table::OPEN.load(Ordering::Acquire);
             OPEN_HEAP::set(heap);
         }
         if (*heap).epoch != upkeep::epoch() {
@@ -294,9 +323,7 @@ unsafe fn fill_from_ready(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
         (*heap).ready[class] = (*batch).next_batch;
         (*heap).ready_count[class] -= 1;
         (*bin).head = batch;
-        if (*bin).room <= 0 {
-            (*bin).room = classes::get(class).budget;
-        }
+        (*bin).room = classes::get(class).budget;
         true
     }
 }
@@ -316,10 +343,8 @@ unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
             if (*page).carved == (*page).capacity && (*page).free_count == 0 {
                 dequeue(heap, page);
             }
-            if (*bin).room <= 0 {
-                (*bin).room = classes::get(class).budget;
-            }
             if !(*bin).head.is_null() {
+                (*bin).room = classes::get(class).budget;
                 return true;
             }
         }
@@ -395,43 +420,81 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
     ptr::null_mut()
 }
 
-/// Looks at a bin after many frees: what is more than half the budget goes home to its pages.
+/// A free when the bin's room is used up. If the bin is not full after all, it gets as much room as it has, and the block.
+/// If it is, the block goes home, and so do the next ones as long as nothing is taken from the bin: by way of a list of
+/// addresses, so that a long row of frees touches neither the blocks nor a lock each time.
 ///
 /// # Safety
-/// `bin` is this thread's.
+/// `bin` is this thread's and of the block's class; the caller gives the block up.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe extern "C" fn spill(bin: *mut Bin) {
-    keep_errno(|| {
-        // SAFETY: the caller's promise.
-        unsafe { spill_home(bin) };
-        upkeep::tick();
-    });
-}
-
-unsafe fn spill_home(bin: *mut Bin) {
-    // SAFETY: the bins are this thread's; the pages are touched under the lock.
+pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
+    // SAFETY: the caller's promise.
     unsafe {
+        (*bin).room = 0;
         let word = Word::of_bin(bin);
         let (heap, class) = (word.heap(), word.class());
         let budget = classes::get(class).budget;
-        (*bin).room = budget;
-        let mut last = (*bin).head;
-        let mut kept = 1;
-        while kept < budget / 2 && !(*last).next.is_null() {
-            last = (*last).next;
-            kept += 1;
+        if (*heap).full[class] != (*bin).head || (*bin).head.is_null() {
+            let length = length_up_to((*bin).head, budget);
+            if length < budget {
+                (*heap).full[class] = ptr::null_mut();
+                // A look has its price: not for every free when the bin is nearly full.
+                (*bin).room = (budget - length).max(budget / 4);
+                push(bin, ptr.cast());
+                return look_around(heap);
+            }
+            (*heap).full[class] = (*bin).head;
         }
-        let rest = (*last).next;
-        let guard = (*heap).lock.lock();
-        if !rest.is_null() {
-            (*last).next = ptr::null_mut();
-            send_home(heap, rest);
+        let count = (*heap).away_count;
+        (*heap).away[count] = ptr.cast();
+        compiler_fence(Ordering::Release);
+        (*heap).away_count = count + 1;
+        if count + 1 == AWAY {
+            keep_errno(|| {
+                let _guard = (*heap).lock.lock();
+                empty_away(heap);
+                drain(heap, true, DRAIN);
+            });
+            look_around(heap);
         }
-        drain(heap, true, DRAIN);
-        drop(guard);
+    }
+}
+
+unsafe fn length_up_to(mut block: *mut Block, most: i32) -> i32 {
+    let mut length = 0;
+    // SAFETY: a list of the caller's.
+    unsafe {
+        while !block.is_null() && length < most {
+            block = (*block).next;
+            length += 1;
+        }
+    }
+    length
+}
+
+/// What a thread does now and then, from its frees.
+unsafe fn look_around(heap: *mut Heap) {
+    upkeep::tick();
+    // SAFETY: the heap is this thread's.
+    unsafe {
         if (*heap).epoch != upkeep::epoch() {
-            age_bins(heap);
+            keep_errno(|| age_bins(heap));
+        }
+    }
+}
+
+/// Sends the blocks home whose addresses wait for it.
+///
+/// # Safety
+/// The heap is the caller's and its lock is held.
+unsafe fn empty_away(heap: *mut Heap) {
+    // SAFETY: the caller's promise: the blocks are free and in nobody's list.
+    unsafe {
+        let count = (*heap).away_count;
+        (*heap).away_count = 0;
+        for index in 0..count {
+            send_one_home(heap, (*heap).away[index]);
         }
     }
 }
@@ -445,6 +508,7 @@ unsafe fn age_bins(heap: *mut Heap) {
     unsafe {
         (*heap).epoch = upkeep::epoch();
         let _guard = (*heap).lock.lock();
+        empty_away(heap);
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
             // `end` goes two steps for each of `cut`.
@@ -457,6 +521,7 @@ unsafe fn age_bins(heap: *mut Heap) {
             let rest = *cut;
             *cut = ptr::null_mut();
             send_home(heap, rest);
+            (*heap).full[class] = ptr::null_mut();
         }
     }
 }
@@ -490,17 +555,25 @@ unsafe fn send_home(heap: *mut Heap, mut block: *mut Block) {
     unsafe {
         while !block.is_null() {
             let next = (*block).next;
-            let word = table::word(block.addr());
-            if word.is_owned_by(heap) {
-                home(heap, page::of_block(block.addr()), block);
-            } else {
-                debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
-                if word.is_small() {
-                    (*block).next = ptr::null_mut();
-                    send(word, block, 1);
-                }
-            }
+            send_one_home(heap, block);
             block = next;
+        }
+    }
+}
+
+#[inline]
+unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
+    // SAFETY: as in `send_home`.
+    unsafe {
+        let word = table::word(block.addr());
+        if word.is_owned_by(heap) {
+            home(heap, page::of_block(block.addr()), block);
+        } else {
+            debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
+            if word.is_small() {
+                (*block).next = ptr::null_mut();
+                send(word, block, 1);
+            }
         }
     }
 }
@@ -868,10 +941,12 @@ unsafe fn empty_outbox(heap: *mut Heap) {
 unsafe fn empty_bins(heap: *mut Heap) {
     // SAFETY: the caller owns the bins and holds the lock.
     unsafe {
+        empty_away(heap);
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
             let list = (*bin).head;
             *bin = EMPTY_BIN;
+            (*heap).full[class] = ptr::null_mut();
             send_home(heap, list);
         }
     }

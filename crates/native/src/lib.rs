@@ -90,11 +90,11 @@ impl Native {
         // SAFETY: the caller's promise: the block's first bytes are ours now.
         unsafe {
             debug_assert!(page::is_block_start(ptr), "free of an interior pointer");
-            heap::push(bin, ptr.cast());
             (*bin).room -= 1;
             if (*bin).room < 0 {
-                heap::spill(bin);
+                return heap::overflow(bin, ptr);
             }
+            heap::push(bin, ptr.cast());
         }
     }
 

@@ -5,6 +5,20 @@
 //! loader's spare room for such cells in libraries that are opened while the program runs (1.5 to 2 KiB in all with
 //! glibc), so there are few cells, of one pointer each.
 
+/// `name_thread_cell! { NAME = "symbol" }` gives the cell `NAME` of the same module a second name, by which C code that is
+/// linked into the same file reaches it. Only on ELF systems.
+#[macro_export]
+macro_rules! name_thread_cell {
+    ($name:ident = $symbol:literal) => {
+        #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+        ::core::arch::global_asm!(
+            concat!(".globl ", $symbol),
+            concat!(".hidden ", $symbol),
+            concat!(".set ", $symbol, ", allokit_cell_", stringify!($name)),
+        );
+    };
+}
+
 /// `thread_cell! { pub(crate) static NAME: *mut T = INITIAL; }`: a module `NAME` with `get() -> *mut T` and
 /// `set(*mut T)`. In each thread the cell first points at the static `INITIAL` (of type `T`), so that a hot path needs
 /// no test for null. `NAME` must be unique in the program.

@@ -21,6 +21,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The first number of [`VERSION`], which the soname ends with.
 pub const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");
 
+/// What include/allokit/inline.h refers to: in the static native library only, and hidden in what is linked with it.
+pub const INLINE_SYMBOL: &str = "ak_inline_1_needs_the_static_native_library_of_this_header";
+
 #[derive(clap::Args)]
 pub struct Args {
     /// native, mimalloc, jemalloc or system
@@ -273,7 +276,10 @@ fn cargo_build(backend: &str, options: &Options, kit: &Kit, folder: &Path) -> Re
 
 /// Makes the static library out of cargo's.
 fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<PathBuf> {
-    let exports = exports()?;
+    let mut exports = exports()?;
+    if backend == "native" {
+        exports.insert(INLINE_SYMBOL.to_string());
+    }
     let linked = work.join("linked.o");
     // The exports are the roots; constructors and destructors (.init_array, .fini_array) of the objects that are linked
     // in stay as well, ld sees to that.
@@ -284,7 +290,7 @@ fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<Path
     let object = work.join(format!("allokit_{backend}.o"));
     let mut objcopy = Command::new(&kit.objcopy);
     objcopy.args(["--strip-debug", "--remove-section=.llvm*", "--remove-section=.comment"]);
-    objcopy.arg(format!("--keep-global-symbols={}", exports_file().display()));
+    objcopy.args(exports.iter().map(|symbol| format!("--keep-global-symbol={symbol}")));
     tools::output(objcopy.arg(&linked).arg(&object))?;
 
     let offered = offered(&object)?;

@@ -7,6 +7,8 @@
 #   ALLOKIT_GUARD      reserved
 #   BUILD_SHARED_LIBS  ON: the targets are shared libraries; otherwise static ones
 #
+# Programs that link the static native library have its fast path in the caller; -DAK_NO_INLINE undoes that.
+#
 # Targets: Allokit::alloc, and Allokit::native, Allokit::mimalloc, Allokit::jemalloc, Allokit::system.
 # CMake 3.16 or later.
 
@@ -72,6 +74,10 @@ function(allokit_add_target backend include_dir static_library shared_library so
   set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${include_dir}")
   if(DEFINED ALLOKIT_TRACK AND ALLOKIT_TRACK)
     set_target_properties(${target} PROPERTIES INTERFACE_COMPILE_DEFINITIONS AK_TRACK)
+  elseif(backend STREQUAL "native" AND NOT (DEFINED BUILD_SHARED_LIBS AND BUILD_SHARED_LIBS)
+         AND CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64|aarch64|arm64)$")
+    # The fast path in the caller; AK_NO_INLINE undoes it (include/allokit/inline.h).
+    set_target_properties(${target} PROPERTIES INTERFACE_COMPILE_DEFINITIONS AK_INLINE_NATIVE)
   endif()
 endfunction()
 

@@ -24,17 +24,20 @@ struct Build {
     /// Compiled with AK_TRACK.
     sites: bool,
     clang: bool,
+    /// Compiled with the fast path in the caller (AK_INLINE_NATIVE).
+    inline: bool,
 }
 
 impl Build {
     fn name(&self) -> String {
         format!(
-            "{}{}/{}/{}{}{}",
+            "{}{}/{}/{}{}{}{}",
             self.backend,
             if self.track { "" } else { "-notrack" },
             if self.shared { "shared" } else { "static" },
             if self.cxx { "c++" } else { "c" },
             if self.sites { "-sites" } else { "" },
+            if self.inline { "-inline" } else { "" },
             if self.clang { "-clang" } else { "" },
         )
     }
@@ -48,10 +51,18 @@ pub fn cases() -> Vec<Case> {
             for cxx in [false, true] {
                 // Each is run plain and tracked; AK_TRACK and the second compiler take turns, so that each backend
                 // meets each of them.
-                add(&mut cases, Build { backend, track: true, shared, cxx, sites: shared == cxx, clang: shared });
+                let sites = shared == cxx;
+                add(&mut cases, Build { backend, track: true, shared, cxx, sites, clang: shared, inline: false });
             }
         }
-        add(&mut cases, Build { backend, track: false, shared: false, cxx: false, sites: true, clang: false });
+        let build =
+            Build { backend, track: false, shared: false, cxx: false, sites: true, clang: false, inline: false };
+        add(&mut cases, build);
+    }
+    for cxx in [false, true] {
+        let build =
+            Build { backend: "native", track: !cxx, shared: false, cxx, sites: false, clang: cxx, inline: true };
+        add(&mut cases, build);
     }
     cases.push(Case::new("conformance/aarch64", aarch64));
     cases.push(Case::new("conformance/late-loading", late));
@@ -107,7 +118,9 @@ fn compiler(build: &Build) -> Command {
 /// compiled once.
 fn objects(build: &Build) -> Result<Vec<PathBuf>> {
     static COMPILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let key = format!("{}-{}-{}", build.cxx, build.sites, build.clang).replace("true", "1").replace("false", "0");
+    let key = format!("{}-{}-{}-{}", build.cxx, build.sites, build.clang, build.inline)
+        .replace("true", "1")
+        .replace("false", "0");
     let folder = build::target_dir().join("allokit/conformance").join(key);
     let mut sources = sources(build.cxx)?;
     sources.push(self::folder().join("plugin.c"));
@@ -117,7 +130,12 @@ fn objects(build: &Build) -> Result<Vec<PathBuf>> {
     if !compiled.contains(&folder) {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         for (source, object) in sources.iter().zip(&objects) {
-            tools::output(compiler(build).arg("-c").arg(source).arg("-o").arg(object))?;
+            let mut command = compiler(build);
+            // The plugin finds the functions in the program, where the fast path's variable is hidden.
+            if build.inline && !source.ends_with("plugin.c") {
+                command.arg("-DAK_INLINE_NATIVE");
+            }
+            tools::output(command.arg("-c").arg(source).arg("-o").arg(object))?;
         }
         compiled.insert(folder);
     }
@@ -281,7 +299,8 @@ fn late() -> Result<()> {
 fn mutants() -> Result<()> {
     let reference = build::root().join("tests/reference");
     let folder = tempfile::tempdir()?;
-    let build = Build { backend: "native", track: true, shared: true, cxx: true, sites: true, clang: false };
+    let build =
+        Build { backend: "native", track: true, shared: true, cxx: true, sites: true, clang: false, inline: false };
     let library = folder.path().join("libreference.so");
     let mut command = Command::new("gcc");
     command.args(WARNINGS).args(["-std=gnu11", "-O1", "-fPIC", "-shared", "-pthread", "-Wl,-soname,libreference.so"]);

@@ -20,6 +20,7 @@ extern crate std;
 
 mod check;
 mod classes;
+mod foreign;
 mod fork;
 mod heap;
 mod large;
@@ -34,7 +35,7 @@ mod upkeep;
 pub use check::check;
 pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 
-use allokit_core::{Backend, Known, MAX_SIZE, Stats};
+use allokit_core::{Backend, Known, MAX_SIZE, Others, Stats};
 use allokit_platform::errno;
 use core::ptr;
 use heap::{HEAP, Heap};
@@ -90,6 +91,7 @@ pub(crate) fn invalid(ptr: *const u8, what: &str) -> ! {
 // page's free list), pages start at multiples of 64 KiB and class sizes are multiples of 16.
 unsafe impl Backend for Native {
     const NAME: &'static str = "native";
+    const FREES_NULL: bool = true;
 
     #[inline]
     fn alloc(size: usize) -> *mut u8 {
@@ -161,7 +163,8 @@ unsafe impl Backend for Native {
             // SAFETY: as above.
             unsafe { large::usable(ptr) }
         } else {
-            invalid(ptr, "realloc")
+            // SAFETY: as above.
+            return unsafe { foreign::realloc(ptr, size) };
         };
         let block = if size > SMALL_MAX { large::alloc_growing(size) } else { Self::alloc(size) };
         if !block.is_null() {
@@ -204,8 +207,22 @@ unsafe impl Backend for Native {
             // SAFETY: the caller's promise: a live block.
             unsafe { large::usable(ptr) }
         } else {
-            invalid(ptr, "usable size")
+            // SAFETY: as above.
+            unsafe { foreign::usable_size(ptr) }
         }
+    }
+
+    fn owns(ptr: *const u8) -> Option<bool> {
+        Some(foreign::owns(ptr))
+    }
+
+    fn set_others(others: &'static Others) {
+        foreign::set_others(others);
+    }
+
+    fn trim() -> bool {
+        Native::trim();
+        true
     }
 
     fn stats(stats: &mut Stats) {
@@ -230,6 +247,7 @@ unsafe fn free_slow(heap: *mut Heap, ptr: *mut u8, word: Word) {
         // SAFETY: the caller's promise.
         unsafe { large::free(ptr) }
     } else {
-        invalid(ptr, "free")
+        // SAFETY: the caller gives the block up.
+        unsafe { foreign::free(ptr) }
     }
 }

@@ -62,6 +62,41 @@ macro_rules! entry {
     };
 }
 
+/// `slow_entry! { COUNT, fn name(a: A, b: B) -> R; slow = g; }` defines an `extern "C" fn name` that continues as
+/// `g(a, b, caller)`, where `caller` is the address that the call returns to (0 where the target is not known). A function
+/// that ends in a call of it, with the same arguments, is left by a jump in an optimised build; then `caller` is where
+/// that function returns to, and its other side needs no jump at all. (Without optimisation `caller` is in the function.)
+#[macro_export]
+macro_rules! slow_entry {
+    ($count:tt, $vis:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?; slow = $slow:path;) => {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+        #[unsafe(naked)]
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            ::core::arch::naked_asm!(
+                concat!("mov ", $crate::entry_register!(x86_64 $count), ", qword ptr [rsp]"),
+                "jmp {slow}",
+                slow = sym $slow,
+            )
+        }
+
+        #[cfg(all(target_arch = "aarch64", target_os = "linux", not(miri)))]
+        #[unsafe(naked)]
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            ::core::arch::naked_asm!(
+                concat!("mov ", $crate::entry_register!(aarch64 $count), ", x30"),
+                "b {slow}",
+                slow = sym $slow,
+            )
+        }
+
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux", not(miri))))]
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { $slow($($arg,)* 0) }
+        }
+    };
+}
+
 /// The register of the argument after `count` integer arguments.
 #[doc(hidden)]
 #[macro_export]

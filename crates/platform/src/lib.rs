@@ -20,6 +20,7 @@ compile_error!(
 
 mod cell;
 pub mod clock;
+mod cxx;
 mod entry;
 pub mod env;
 pub mod errno;
@@ -34,6 +35,7 @@ pub mod pages;
 pub mod stderr;
 pub mod symbol;
 pub mod thread;
+mod weak;
 
 pub use keep::keep_errno;
 pub use lock::{Lock, LockGuard};

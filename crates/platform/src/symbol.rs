@@ -1,6 +1,6 @@
 //! The name of a code address, as far as the dynamic symbol tables tell, without the allocator.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_void};
 
 /// Where a code address lies.
 #[derive(Clone, Copy, Debug)]
@@ -31,5 +31,33 @@ pub fn of(addr: usize) -> Option<Symbol> {
         } else {
             Symbol { module, name: Some(CStr::from_ptr(info.dli_sname)), offset: addr - info.dli_saddr.addr() }
         })
+    }
+}
+
+/// Where to look for a symbol.
+#[derive(Clone, Copy, Debug)]
+pub enum Where {
+    /// The modules that are loaded after the one that asks.
+    Next,
+    /// A library of this name, if it is loaded.
+    In(&'static CStr),
+}
+
+/// The address of a symbol, or null. The dynamic linker may allocate.
+#[must_use]
+pub fn find(place: Where, name: &CStr) -> *mut c_void {
+    if cfg!(miri) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the texts are zero-terminated; the library stays loaded, since its handle is not closed.
+    unsafe {
+        let handle = match place {
+            Where::Next => libc::RTLD_NEXT,
+            Where::In(library) => libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD),
+        };
+        if handle.is_null() && matches!(place, Where::In(_)) {
+            return core::ptr::null_mut();
+        }
+        libc::dlsym(handle, name.as_ptr())
     }
 }

@@ -4,9 +4,10 @@
 
 use crate::c::{entries, release, release_sized};
 use allokit_platform::symbol::{self, Where};
-use allokit_platform::{abort, new_failure, stderr::Stderr, weak_symbol};
+use allokit_platform::{abort, new_failure, stderr::Stderr};
 use allokit_select::api::{self, Source};
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
+use core::fmt::Write;
 use core::mem;
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -14,21 +15,19 @@ compile_error!("the mangled names of operator new are those of 64-bit systems");
 
 type NewHandler = unsafe extern "C" fn();
 
-weak_symbol! { fn get_new_handler = "_ZSt15get_new_handlerv": unsafe extern "C" fn() -> Option<NewHandler>; }
-weak_symbol! { fn throw_bad_alloc = "_ZSt17__throw_bad_allocv": unsafe extern "C" fn() -> !; }
+/// The C++ libraries that may have been opened for one plugin only.
+const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
-/// The C++ libraries that may be loaded after us, and what throws in each.
-const LIBRARIES: [(&core::ffi::CStr, &core::ffi::CStr); 2] =
-    [(c"libstdc++.so.6", c"_ZSt17__throw_bad_allocv"), (c"libc++.so.1", c"_ZNSt3__117__throw_bad_allocEv")];
+/// A function of the program's C++ library. (Not by a weak reference: mimalloc has a function of such a name.)
+fn find(name: &CStr) -> Option<*mut c_void> {
+    let places = LIBRARIES.into_iter().map(Where::In);
+    let mut found = core::iter::once(Where::Program).chain(places).map(|place| symbol::find(place, name));
+    found.find(|address| !address.is_null())
+}
 
 /// The handler that the program has installed.
 extern "C" fn handler() -> Option<NewHandler> {
-    let known = get_new_handler().map(|get| get as *mut c_void);
-    let get = known.or_else(|| {
-        let mut found =
-            LIBRARIES.iter().map(|(library, _)| symbol::find(Where::In(library), c"_ZSt15get_new_handlerv"));
-        found.find(|address| !address.is_null())
-    })?;
+    let get = find(c"_ZSt15get_new_handlerv")?;
     // SAFETY: the C++ library's function of this name has this type.
     unsafe {
         let get: unsafe extern "C" fn() -> Option<NewHandler> = mem::transmute(get);
@@ -36,20 +35,16 @@ extern "C" fn handler() -> Option<NewHandler> {
     }
 }
 
-/// The function that throws std::bad_alloc.
+/// The function that throws std::bad_alloc: of GNU's library, of LLVM's.
 extern "C" fn thrower() -> *mut c_void {
-    if let Some(throw) = throw_bad_alloc() {
-        return throw as *mut c_void;
-    }
-    let found = LIBRARIES.iter().map(|(library, throw)| symbol::find(Where::In(library), throw));
-    if let Some(throw) = { found }.find(|address| !address.is_null()) {
-        return throw;
-    }
-    use core::fmt::Write;
-    let mut out = Stderr::new();
-    let _ = writeln!(out, "allokit: operator new: out of memory, and no C++ library is there to throw std::bad_alloc");
-    out.flush();
-    abort()
+    let thrower = find(c"_ZSt17__throw_bad_allocv").or_else(|| find(c"_ZNSt3__117__throw_bad_allocEv"));
+    thrower.unwrap_or_else(|| {
+        let mut out = Stderr::new();
+        let _ =
+            writeln!(out, "allokit: operator new: out of memory, and no C++ library is there to throw std::bad_alloc");
+        out.flush();
+        abort()
+    })
 }
 
 /// Another attempt, after the handler. `align` 0: none in particular.

@@ -19,13 +19,14 @@ pub mod cxx;
 mod foreign;
 pub mod info;
 
-use allokit_platform::{stderr::Stderr, symbol};
+use allokit_platform::symbol;
 use allokit_select::{api, leaks, settings};
 use core::ffi::c_void;
 
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    use allokit_platform::stderr::Stderr;
     use core::fmt::Write;
     let mut out = Stderr::new();
     let _ = writeln!(out, "allokit: internal error, please report it: {info}");

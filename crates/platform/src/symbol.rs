@@ -37,6 +37,8 @@ pub fn of(addr: usize) -> Option<Symbol> {
 /// Where to look for a symbol.
 #[derive(Clone, Copy, Debug)]
 pub enum Where {
+    /// All that the program was started with, or has made known to all since.
+    Program,
     /// The modules that are loaded after the one that asks.
     Next,
     /// A library of this name, if it is loaded.
@@ -52,6 +54,7 @@ pub fn find(place: Where, name: &CStr) -> *mut c_void {
     // SAFETY: the texts are zero-terminated; the library stays loaded, since its handle is not closed.
     unsafe {
         let handle = match place {
+            Where::Program => libc::RTLD_DEFAULT,
             Where::Next => libc::RTLD_NEXT,
             Where::In(library) => libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD),
         };

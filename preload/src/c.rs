@@ -40,10 +40,10 @@ macro_rules! entries {
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
                 #[cfg(feature = "track")]
-                if !api::is_plain() {
+                allokit_platform::unless_one! { api::MODE => {
                     // SAFETY: the C caller's promise.
                     return unsafe { slow_entry($($arg),*) };
-                }
+                } }
                 let $source = api::Plain;
                 // SAFETY: the C caller's promise.
                 #[allow(unused_unsafe)]

@@ -6,8 +6,9 @@
  *   cases --list        their names
  *   cases --run NAME    one case in this process
  *
- * CASES_PRELOAD is the library that the cases run under (this runner does not), CASES_PLUGIN a shared object to open.
- * CASES_BACKEND names the backend. To be compiled with -fno-builtin: the calls are the subject.
+ * CASES_PRELOAD is the library that the cases run under (this runner does not), CASES_PLUGIN a shared object to open,
+ * CASES_SECONDS the time that a case may take. With CASES_EXACT, a WORD is a whole name. To be compiled with
+ * -fno-builtin: the calls are the subject.
  */
 #define _GNU_SOURCE 1
 #include <dlfcn.h>
@@ -129,6 +130,14 @@ static void *function(const char *name) {
 #define FUNCTION(name, result, ...)                                                                                    \
     result (*name##_)(__VA_ARGS__);                                                                                    \
     *(void **)&name##_ = function(#name)
+
+CASE(the_library_serves) {
+    const char *library = getenv("CASES_PRELOAD");
+    Dl_info info;
+    void *address = dlsym(RTLD_DEFAULT, "malloc");
+    CHECK(address != NULL && dladdr(address, &info) != 0);
+    CHECK_MSG(library == NULL || strcmp(info.dli_fname, library) == 0, "malloc is that of %s", info.dli_fname);
+}
 
 /* ---- sizes, errors ---------------------------------------------------------------------------------------------- */
 
@@ -866,7 +875,8 @@ static bool run_one(const char *self, const test_case_t *one) {
     if (child == 0) {
         const char *library = getenv("CASES_PRELOAD");
         if (library != NULL) setenv("LD_PRELOAD", library, 1);
-        alarm(CASE_SECONDS);
+        const char *seconds = getenv("CASES_SECONDS");
+        alarm(seconds != NULL ? (unsigned)atoi(seconds) : CASE_SECONDS);
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
         close(ends[1]);
@@ -890,6 +900,10 @@ static bool run_one(const char *self, const test_case_t *one) {
     return fine;
 }
 
+static bool fits(const char *name, const char *word) {
+    return getenv("CASES_EXACT") != NULL ? strcmp(name, word) == 0 : strstr(name, word) != NULL;
+}
+
 int main(int argc, char **argv) {
     if (argc > 2 && strcmp(argv[1], "--run") == 0) {
         for (int i = 0; i < case_count; i++) {
@@ -903,7 +917,7 @@ int main(int argc, char **argv) {
     bool list = argc > 1 && strcmp(argv[1], "--list") == 0, fine = true;
     for (int i = 0; i < case_count; i++) {
         bool wanted = list || argc == 1;
-        for (int word = 1; word < argc && !wanted; word++) wanted = strstr(cases[i].name, argv[word]) != NULL;
+        for (int word = 1; word < argc && !wanted; word++) wanted = fits(cases[i].name, argv[word]);
         if (list) puts(cases[i].name);
         else if (wanted && !run_one("/proc/self/exe", &cases[i])) fine = false;
     }

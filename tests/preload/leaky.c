@@ -9,7 +9,7 @@ void frees_twice(void);
 static void *volatile kept[3];
 
 __attribute__((noinline)) void leaves_three(void) {
-    for (int i = 0; i < 3; i++) kept[i] = malloc(100);
+    for (volatile int i = 0; i < 3; i++) kept[i] = malloc(100);
     kept[0] = NULL;
 }
 

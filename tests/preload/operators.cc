@@ -24,7 +24,7 @@
     } while (0)
 
 static volatile std::size_t too_large = static_cast<std::size_t>(PTRDIFF_MAX) - 10000;
-static int unwound;
+static thread_local int unwound;
 
 struct Unwinds {
     ~Unwinds() { unwound++; }

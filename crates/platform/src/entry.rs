@@ -97,6 +97,29 @@ macro_rules! slow_entry {
     };
 }
 
+/// `unless_one! { MODE => { … } }`: the block, which leaves the function, unless the byte `MODE` (an `AtomicU8`) is 1. A
+/// comparison with memory and a branch; of an atomic load the compiler makes an instruction more.
+#[macro_export]
+macro_rules! unless_one {
+    ($mode:path => $otherwise:block) => {{
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+        // SAFETY: reads a byte of ours; the block is in the same function.
+        unsafe {
+            ::core::arch::asm!(
+                "cmp byte ptr [rip + {mode}], 1",
+                "jne {otherwise}",
+                mode = sym $mode,
+                otherwise = label $otherwise,
+                options(nostack, readonly),
+            );
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+        if $mode.load(::core::sync::atomic::Ordering::Relaxed) != 1 {
+            $otherwise
+        }
+    }};
+}
+
 /// The register of the argument after `count` integer arguments.
 #[doc(hidden)]
 #[macro_export]

@@ -34,6 +34,31 @@ pub fn of(addr: usize) -> Option<Symbol> {
     }
 }
 
+/// Whether `addr` is a program's own stub for a function of a library. A program that is linked to a fixed address and
+/// takes a function's address makes its stub the function's address for everyone.
+#[must_use]
+pub fn is_stub(addr: usize) -> bool {
+    cfg_if::cfg_if! {
+        if #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64", not(miri)))] {
+            const RTLD_DL_SYMENT: i32 = 1;
+            // SAFETY: dladdr1 accepts any address, and fills the struct and the pointer or returns 0; the symbol belongs
+            // to the loaded module.
+            unsafe {
+                let mut info: libc::Dl_info = core::mem::zeroed();
+                let mut symbol: *mut c_void = core::ptr::null_mut();
+                let found = libc::dladdr1(
+                    core::ptr::without_provenance(addr), &raw mut info, &raw mut symbol, RTLD_DL_SYMENT,
+                );
+                // The module names the symbol and does not define it.
+                found != 0 && !symbol.is_null() && (*symbol.cast::<libc::Elf64_Sym>()).st_shndx == 0
+            }
+        } else {
+            let _ = addr;
+            false
+        }
+    }
+}
+
 /// Where to look for a symbol.
 #[derive(Clone, Copy, Debug)]
 pub enum Where {

@@ -443,7 +443,7 @@ CASE(c23_frees) {
     if (getenv("CASES_PRELOAD") == NULL) return; /* libc has them from 2.42 on */
     FUNCTION(free_sized, void, void *, size_t);
     FUNCTION(free_aligned_sized, void, void *, size_t, size_t);
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 1000000; i++) {
         free_sized_(malloc(100), 100);
         free_aligned_sized_(aligned_alloc(64, 128), 64, 128);
     }
@@ -726,7 +726,11 @@ CASE(dlopen_late) {
     *(void **)&make = loaded("plugin_make", 0, &plugin);
     *(void **)&drop = dlsym(plugin, "plugin_drop");
     void *kept[100];
-    for (size_t i = 0; i < 100; i++) kept[i] = make(i * 100 + 1);
+    for (size_t i = 0; i < 100; i++) {
+        kept[i] = make(i * 100 + 1);
+        CHECK(kept[i] != NULL);
+        memset(kept[i], 1, i * 100 + 1);
+    }
     for (int i = 0; i < 50; i++) free(kept[i]);
     for (int i = 50; i < 90; i++) drop(kept[i]);
     for (int i = 0; i < 100; i++) drop(malloc(100));

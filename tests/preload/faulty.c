@@ -4,6 +4,7 @@
  * malloc_trim, at each 64th free: libc itself keeps it.
  */
 #define _GNU_SOURCE 1
+#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -66,11 +67,24 @@ static void *shifted(size_t size) {
     return block == NULL ? NULL : block + 8;
 }
 
+__attribute__((noinline)) static void hungry(void) {
+    volatile char room[64 << 10];
+    for (size_t i = 0; i < sizeof room; i += 512) room[i] = 1;
+}
+
 void *malloc(size_t size) {
     if (refused(size, "malloc_errno")) return NULL;
     lock_up();
     if (size == 0 && bug("malloc_zero")) return NULL;
     if (size <= 8 && bug("align_8")) return shifted(size);
+    if (size >= 4000 && bug("short_4000")) size = 64;
+    if (bug("stack_hungry")) hungry();
+    if (bug("header")) {
+        char *whole = __libc_malloc(size + 16);
+        if (whole == NULL) return NULL;
+        memcpy(whole, "allocated here!", 16);
+        return whole + 16;
+    }
     if (size >= 100000 && bug("mapping_each")) {
         char *block = mmap(NULL, size + 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (block == MAP_FAILED) return NULL;
@@ -98,6 +112,9 @@ void *malloc(size_t size) {
     return block;
 }
 
+static pid_t main_process;
+__attribute__((constructor)) static void begin(void) { main_process = getpid(); }
+
 static void after_free(size_t size) {
     static size_t freed;
     freed += size;
@@ -113,9 +130,11 @@ void free(void *block) {
         if (bug("null_free")) errno = EINVAL;
         return;
     }
+    if (bug("header")) {
+        if (memcmp((char *)block - 16, "allocated here!", 16) != 0) abort();
+        return;
+    }
     lock_up();
-    static pid_t main_process;
-    if (main_process == 0) main_process = getpid();
     if ((bug("leak_in_others") && gettid() != getpid()) || bug("leaks")) return;
     if (bug("leak_large") && malloc_usable_size(block) >= 100000) return;
     if (bug("dies_in_child") && getpid() != main_process) abort();
@@ -231,7 +250,6 @@ void *pvalloc(size_t size) {
 }
 
 static size_t (*libc_usable)(void *);
-#include <dlfcn.h>
 size_t malloc_usable_size(void *block) {
     if (block == NULL) return 0;
     if (libc_usable == NULL) *(void **)&libc_usable = dlsym(RTLD_NEXT, "malloc_usable_size");
@@ -252,7 +270,6 @@ int malloc_trim(size_t pad) {
     return libc_trim(pad);
 }
 
-/* libc's strdup and its like are told apart by who calls: this one only damages what it gives. */
 char *strdup(const char *text) {
     size_t length = strlen(text) + 1;
     char *copy = malloc(length);

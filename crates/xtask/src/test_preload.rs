@@ -136,7 +136,8 @@ fn mutants() -> Result<()> {
     let faulty = compile("gcc", "faulty.c", folder.path(), &["-shared", "-fPIC"])?;
     let run = |case: &str, bug: &str| -> Result<tools::Done> {
         let mut command = clean(&program);
-        command.env("CASES_PRELOAD", &faulty).env("CASES_PLUGIN", &plugin).env("PRELOAD_BUG", bug);
+        let library = if bug == "absent" { folder.path().join("absent.so") } else { faulty.clone() };
+        command.env("CASES_PRELOAD", &library).env("CASES_PLUGIN", &plugin).env("PRELOAD_BUG", bug);
         command.env("CASES_EXACT", "1").env("CASES_SECONDS", "10");
         tools::attempt(command.arg(case))
     };

@@ -3,8 +3,10 @@
 #![allow(non_snake_case)]
 
 use crate::c::{entries, release, release_sized};
+use allokit_core::Backend;
 use allokit_platform::symbol::{self, Where};
 use allokit_platform::{abort, new_failure, stderr::Stderr};
+use allokit_select::Selected;
 use allokit_select::api::{self, Source};
 use core::ffi::{CStr, c_void};
 use core::fmt::Write;
@@ -65,6 +67,26 @@ new_failure! {
     throwing = allokit_new_throws, nothrow = allokit_new_nothrow, handler = handler, again = again, thrower = thrower;
 }
 
+/// Without alignment, where the backend may have a block at hand: the rest is a function of its own, so that the fast path
+/// needs no stack frame.
+#[inline(always)]
+unsafe fn new_simple<S: Source>(source: S, size: usize) -> *mut c_void {
+    // Of the sources only `Plain` has no size.
+    if size_of::<S>() == 0 {
+        let block = Selected::alloc_ready(size);
+        // SAFETY: a call at the end.
+        return if block.is_null() { unsafe { new_plain(size) } } else { block.cast() };
+    }
+    // SAFETY: as above.
+    unsafe { new(source, size, 0) }
+}
+
+#[inline(never)]
+unsafe extern "C" fn new_plain(size: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { new(api::Plain, size, 0) }
+}
+
 #[inline(always)]
 unsafe fn new<S: Source>(source: S, size: usize, align: usize) -> *mut c_void {
     let block = allocate(source, size, align);
@@ -89,8 +111,8 @@ unsafe fn new_nothrow<S: Source>(source: S, size: usize, align: usize) -> *mut c
 type Nothrow = *const c_void;
 
 entries! {
-    1 _Znwm = |s, size: usize| -> *mut c_void { new(s, size, 0) }
-    1 _Znam = |s, size: usize| -> *mut c_void { new(s, size, 0) }
+    1 _Znwm = |s, size: usize| -> *mut c_void { new_simple(s, size) }
+    1 _Znam = |s, size: usize| -> *mut c_void { new_simple(s, size) }
     2 _ZnwmSt11align_val_t = |s, size: usize, align: usize| -> *mut c_void { new(s, size, align) }
     2 _ZnamSt11align_val_t = |s, size: usize, align: usize| -> *mut c_void { new(s, size, align) }
     2 _ZnwmRKSt9nothrow_t = |s, size: usize, tag: Nothrow| -> *mut c_void {

@@ -34,6 +34,14 @@ pub unsafe trait Backend: 'static {
     /// A block of `size` bytes, contents undefined.
     fn alloc(size: usize) -> *mut u8;
 
+    /// A block of `size` bytes if one is at hand, else null with nothing done and `errno` untouched: for callers that
+    /// keep their fast path free of what a failure needs. By default there never is.
+    #[inline(always)]
+    fn alloc_ready(size: usize) -> *mut u8 {
+        let _ = size;
+        core::ptr::null_mut()
+    }
+
     /// A zeroed block of `size` bytes.
     fn alloc_zeroed(size: usize) -> *mut u8;
 

@@ -104,6 +104,23 @@ unsafe impl Backend for Native {
         large::alloc(size, 1, false)
     }
 
+    #[inline(always)]
+    fn alloc_ready(size: usize) -> *mut u8 {
+        if size > classes::TABLE_MAX {
+            return ptr::null_mut();
+        }
+        let heap = HEAP::get();
+        // SAFETY: as in `pop`.
+        unsafe {
+            let bin = &raw mut (*heap).bins[classes::of_tiny(size) & (classes::BINS - 1)];
+            let block = (*bin).head;
+            if !block.is_null() {
+                (*bin).head = (*block).next;
+            }
+            block.cast()
+        }
+    }
+
     #[inline]
     fn alloc_zeroed(size: usize) -> *mut u8 {
         if size > SMALL_MAX {

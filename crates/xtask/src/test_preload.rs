@@ -43,6 +43,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("preload/tracking/{backend}"), move || tracking(backend)));
         cases.push(Case::new(format!("preload/set-user-id/{backend}"), move || set_user_id(backend)));
     }
+    cases.push(Case::new("preload/aarch64", aarch64));
     cases.push(Case::new("preload/system", system_is_refused));
     cases.push(Case::new("preload/own-malloc", own_malloc));
     cases.push(Case::new("mutants/preload", mutants));
@@ -187,6 +188,41 @@ fn operators(backend: &str) -> Result<()> {
     let words = "allokit: operator new: out of memory, and no C++ library is there to throw std::bad_alloc\n";
     let said = String::from_utf8_lossy(&done.stderr);
     ensure!(done.status.signal() == Some(6) && said == words, "without a C++ library: {}\n{said}", done.status);
+    Ok(())
+}
+
+/// The operators, and those cases that an emulator does not disturb.
+fn aarch64() -> Result<()> {
+    const CASES: [&str; 11] =
+        ["zero", "null", "too_large", "align", "usable", "keeps", "calloc", "c23", "obstacks", "before", "exit"];
+    let target = "aarch64-unknown-linux-gnu";
+    tools::need(&["aarch64-cc", "aarch64-c++", "qemu-aarch64"])
+        .map_err(|error| LeftOut::because(format!("{error:#}")))?;
+    if !tools::attempt(Command::new("rustup").args(["target", "add", target])).is_ok_and(|done| done.success) {
+        return Err(LeftOut::because(format!("Rust's libraries for {target} cannot be had")));
+    }
+    let options = Options { target: Some(target.to_string()), ..Options::new("native") };
+    let library = build::build_preload(&options)?;
+    let folder = tempfile::tempdir()?;
+    let operators = compile("aarch64-linux-gnu-g++", "operators.cc", folder.path(), &[])?;
+    let cases = compile("aarch64-linux-gnu-gcc", "cases.c", folder.path(), &[])?;
+    let emulated = |program: &Path, arguments: &[&str], level: &str| -> Result<tools::Done> {
+        let mut command = clean(tools::find("qemu-aarch64")?);
+        command.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu"); // where cross compilers keep the target's libc
+        for (name, value) in [("LD_PRELOAD", &*library.to_string_lossy()), ("ALLOKIT_TRACK", level)] {
+            command.arg("-E").arg(format!("{name}={value}"));
+        }
+        tools::attempt(command.env("CASES_PRELOAD", &library).arg(program).args(arguments))
+    };
+    let listed = emulated(&cases, &["--list"], "off")?.stdout;
+    for level in ["off", "sites"] {
+        let done = emulated(&operators, &[], level)?;
+        ensure!(done.success && done.stdout == "all forms are right\n", "{level}: {}\n{}", done.ending, done.all());
+        for case in listed.lines().filter(|name| CASES.iter().any(|word| name.contains(word))) {
+            let done = emulated(&cases, &["--run", case], level)?;
+            ensure!(done.success, "{case}, {level}: {}\n{}", done.ending, done.all());
+        }
+    }
     Ok(())
 }
 

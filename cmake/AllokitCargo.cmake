@@ -79,7 +79,7 @@ foreach(allokit_backend IN LISTS ALLOKIT_BACKENDS)
   set(allokit_shared "${allokit_out}/liballokit_${allokit_backend}.so")
   set(allokit_soname "liballokit_${allokit_backend}.so.${Allokit_VERSION_MAJOR}")
   add_custom_target(allokit_build_${allokit_backend}
-    COMMAND ${allokit_environment} "${ALLOKIT_CARGO}" xtask lib --quiet --backend ${allokit_backend} --out "${allokit_out}" ${allokit_arguments}
+    COMMAND ${allokit_environment} "${ALLOKIT_CARGO}" xtask lib --quiet --no-preload --backend ${allokit_backend} --out "${allokit_out}" ${allokit_arguments}
     BYPRODUCTS "${allokit_static}" "${allokit_shared}" "${allokit_out}/${allokit_soname}"
                "${allokit_out}/liballokit_${allokit_backend}.so.${Allokit_VERSION}"
     WORKING_DIRECTORY "${Allokit_SOURCE_DIR}"

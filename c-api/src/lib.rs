@@ -97,7 +97,7 @@ macro_rules! quick_entry {
 #[cfg(all(feature = "track", feature = "native"))]
 macro_rules! at_hand_entry {
     ($name:ident($arg:ident: $type:ty) $(-> $result:ty)?) => {
-        allokit_platform::with_caller! { 1, fn long_way($arg: $type) $(-> $result)?; to = slow; }
+        allokit_platform::slow_entry! { 1, fn long_way($arg: $type) $(-> $result)?; slow = slow; }
 
         #[doc = concat!("See `", stringify!($name), "` in alloc.h.")]
         #[unsafe(no_mangle)]

@@ -3,6 +3,17 @@
 use crate::Stats;
 use core::fmt;
 
+/// What takes the blocks of another allocator, where a backend stands in for libc's. No function keeps `errno`.
+#[derive(Debug)]
+pub struct Others {
+    /// As `free`.
+    pub free: unsafe fn(*mut u8),
+    /// As `realloc`; the size is not 0.
+    pub realloc: unsafe fn(*mut u8, usize) -> *mut u8,
+    /// As `malloc_usable_size`.
+    pub usable_size: unsafe fn(*const u8) -> usize,
+}
+
 /// An allocator for the whole process. It has no value: its state is global, as `malloc`'s is, so a layer over a
 /// backend is a type (`Tracked<B>`), and a layer that is not named in a build does not exist in it.
 ///
@@ -16,6 +27,9 @@ use core::fmt;
 pub unsafe trait Backend: 'static {
     /// `"native"`, `"mimalloc"`, `"jemalloc"`, `"system"`.
     const NAME: &'static str;
+
+    /// Whether [`Backend::free`] accepts null, so that a caller can leave the test out.
+    const FREES_NULL: bool = false;
 
     /// A block of `size` bytes, contents undefined.
     fn alloc(size: usize) -> *mut u8;
@@ -106,6 +120,23 @@ pub unsafe trait Backend: 'static {
     #[must_use]
     unsafe fn free_at_hand(ptr: *mut u8) -> bool {
         let _ = ptr;
+        false
+    }
+
+    /// Whether `ptr` lies in memory of this backend, live or not; `None` where it cannot tell.
+    fn owns(ptr: *const u8) -> Option<bool> {
+        let _ = ptr;
+        None
+    }
+
+    /// From now on, pointers that lie in no memory of this backend are handed to `others`. Where it cannot tell, nothing
+    /// happens.
+    fn set_others(others: &'static Others) {
+        let _ = others;
+    }
+
+    /// Gives back to the system at once what is free; false where nothing was or can be done.
+    fn trim() -> bool {
         false
     }
 

@@ -13,7 +13,7 @@ mod rules;
 mod site;
 mod stats;
 
-pub use backend::Backend;
+pub use backend::{Backend, Others};
 pub use rules::{MAX_ALIGN, MAX_SIZE, MIN_ALIGN, array_size, is_valid_align};
 pub use site::Site;
 pub use stats::{Known, Stats};

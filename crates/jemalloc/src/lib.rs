@@ -91,6 +91,15 @@ unsafe impl Backend for Jemalloc {
         unsafe { je::malloc_usable_size(ptr.cast()) }
     }
 
+    fn trim() -> bool {
+        // 4096: all arenas.
+        let name = c"arena.4096.purge";
+        // SAFETY: a control without a value; the name is zero-terminated.
+        unsafe {
+            je::mallctl(name.as_ptr(), core::ptr::null_mut(), core::ptr::null_mut(), core::ptr::null_mut(), 0) == 0
+        }
+    }
+
     fn stats(stats: &mut Stats) {
         let Some(info) = info::read() else { return };
         stats.current_bytes = info.allocated;

@@ -87,6 +87,12 @@ unsafe impl Backend for Mimalloc {
         unsafe { mi::mi_usable_size(ptr.cast()) }
     }
 
+    fn trim() -> bool {
+        // SAFETY: no precondition.
+        unsafe { mi::mi_collect(true) };
+        true
+    }
+
     fn stats(stats: &mut Stats) {
         let Some(info) = info::read() else { return };
         stats.reserved_bytes = info.reserved.current();

@@ -21,6 +21,7 @@ extern crate std;
 mod cache;
 mod check;
 mod classes;
+mod foreign;
 mod fork;
 mod heap;
 mod large;
@@ -35,7 +36,7 @@ mod upkeep;
 pub use check::check;
 pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 
-use allokit_core::{Backend, Known, MAX_SIZE, Stats};
+use allokit_core::{Backend, Known, MAX_SIZE, Others, Stats};
 use allokit_platform::errno;
 use core::ptr;
 use heap::{Bin, HEAP, Heap, OPEN_HEAP};
@@ -126,6 +127,7 @@ pub(crate) fn invalid(ptr: *const u8, what: &str) -> ! {
 // page's free list), pages start at multiples of 64 KiB and class sizes are multiples of 16.
 unsafe impl Backend for Native {
     const NAME: &'static str = "native";
+    const FREES_NULL: bool = true;
 
     #[inline]
     fn alloc(size: usize) -> *mut u8 {
@@ -200,7 +202,8 @@ unsafe impl Backend for Native {
             // SAFETY: as above.
             unsafe { large::usable(ptr) }
         } else {
-            invalid(ptr, "realloc")
+            // SAFETY: as above.
+            return unsafe { foreign::realloc(ptr, size) };
         };
         let block = if size > SMALL_MAX { large::alloc_growing(size) } else { Self::alloc(size) };
         if !block.is_null() {
@@ -234,7 +237,8 @@ unsafe impl Backend for Native {
             // SAFETY: the caller's promise: a live block.
             unsafe { large::usable(ptr) }
         } else {
-            invalid(ptr, "usable size")
+            // SAFETY: as above.
+            unsafe { foreign::usable_size(ptr) }
         }
     }
 
@@ -278,6 +282,19 @@ unsafe impl Backend for Native {
         true
     }
 
+    fn owns(ptr: *const u8) -> Option<bool> {
+        Some(foreign::owns(ptr))
+    }
+
+    fn set_others(others: &'static Others) {
+        foreign::set_others(others);
+    }
+
+    fn trim() -> bool {
+        Native::trim();
+        true
+    }
+
     fn stats(stats: &mut Stats) {
         let figures = runs::figures();
         stats.reserved_bytes = figures.reserved;
@@ -297,7 +314,8 @@ unsafe extern "C" fn free_elsewhere(ptr: *mut u8, word: Word) {
     } else if word.is_large() {
         // SAFETY: the caller's promise.
         unsafe { large::free(ptr) }
-    } else if !ptr.is_null() {
-        invalid(ptr, "free")
+    } else {
+        // SAFETY: the caller gives the block up.
+        unsafe { foreign::free(ptr) }
     }
 }

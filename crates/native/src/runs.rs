@@ -112,6 +112,14 @@ pub(crate) fn figures() -> Figures {
     }
 }
 
+/// Whether an address lies in a reservation.
+pub(crate) fn holds(addr: usize) -> bool {
+    let _guard = LOCK.lock();
+    // SAFETY: under LOCK.
+    let runs = unsafe { &*RUNS.0.get() };
+    runs.reservations[..runs.count].iter().any(|at| addr.wrapping_sub(at.start.addr()) < at.bytes)
+}
+
 /// Bytes of memory in free runs.
 pub(crate) fn dirty_bytes() -> usize {
     DIRTY_UNITS.load(Ordering::Relaxed) << UNIT_SHIFT

@@ -62,39 +62,62 @@ macro_rules! entry {
     };
 }
 
-/// `with_caller! { COUNT, fn name(a: A, b: B) -> R; to = g; }` defines a function that continues as `g(a, b, caller)`.
-/// An exported function that ends with a call of it, without a stack frame of its own, becomes a jump when optimised, so
-/// `caller` is then the exported function's caller; otherwise it is an address in that function. Only a report relies on
-/// it.
+/// `slow_entry! { COUNT, fn name(a: A, b: B) -> R; slow = g; }` defines an `extern "C" fn name` that continues as
+/// `g(a, b, caller)`, where `caller` is the address that the call returns to (0 where the target is not known). A function
+/// that ends in a call of it, with the same arguments, is left by a jump in an optimised build; then `caller` is where
+/// that function returns to, and its other side needs no jump at all. (Without optimisation `caller` is in the function.)
 #[macro_export]
-macro_rules! with_caller {
-    ($count:tt, fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?; to = $to:path;) => {
+macro_rules! slow_entry {
+    ($count:tt, $vis:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?; slow = $slow:path;) => {
         #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
         #[unsafe(naked)]
-        unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
             ::core::arch::naked_asm!(
                 concat!("mov ", $crate::entry_register!(x86_64 $count), ", qword ptr [rsp]"),
-                "jmp {to}",
-                to = sym $to,
+                "jmp {slow}",
+                slow = sym $slow,
             )
         }
 
         #[cfg(all(target_arch = "aarch64", target_os = "linux", not(miri)))]
         #[unsafe(naked)]
-        unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
             ::core::arch::naked_asm!(
                 concat!("mov ", $crate::entry_register!(aarch64 $count), ", x30"),
-                "b {to}",
-                to = sym $to,
+                "b {slow}",
+                slow = sym $slow,
             )
         }
 
         #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux", not(miri))))]
-        unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
             // SAFETY: the caller's promise, passed on.
-            unsafe { $to($($arg,)* 0) }
+            unsafe { $slow($($arg,)* 0) }
         }
     };
+}
+
+/// `unless_one! { MODE => { … } }`: the block, which leaves the function, unless the byte `MODE` (an `AtomicU8`) is 1. A
+/// comparison with memory and a branch; of an atomic load the compiler makes an instruction more.
+#[macro_export]
+macro_rules! unless_one {
+    ($mode:path => $otherwise:block) => {{
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+        // SAFETY: reads a byte of ours; the block is in the same function.
+        unsafe {
+            ::core::arch::asm!(
+                "cmp byte ptr [rip + {mode}], 1",
+                "jne {otherwise}",
+                mode = sym $mode,
+                otherwise = label $otherwise,
+                options(nostack, readonly),
+            );
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
+        if $mode.load(::core::sync::atomic::Ordering::Relaxed) != 1 {
+            $otherwise
+        }
+    }};
 }
 
 /// The register of the argument after `count` integer arguments.

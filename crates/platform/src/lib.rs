@@ -21,6 +21,7 @@ compile_error!(
 pub mod barrier;
 mod cell;
 pub mod clock;
+mod cxx;
 mod entry;
 pub mod env;
 pub mod errno;
@@ -35,6 +36,7 @@ pub mod pages;
 pub mod stderr;
 pub mod symbol;
 pub mod thread;
+mod weak;
 
 pub use keep::keep_errno;
 pub use lock::{Lock, LockGuard};

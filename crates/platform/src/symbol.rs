@@ -1,6 +1,6 @@
 //! The name of a code address, as far as the dynamic symbol tables tell, without the allocator.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_void};
 
 /// Where a code address lies.
 #[derive(Clone, Copy, Debug)]
@@ -31,5 +31,61 @@ pub fn of(addr: usize) -> Option<Symbol> {
         } else {
             Symbol { module, name: Some(CStr::from_ptr(info.dli_sname)), offset: addr - info.dli_saddr.addr() }
         })
+    }
+}
+
+/// Whether `addr` is a program's own stub for a function of a library. A program that is linked to a fixed address and
+/// takes a function's address makes its stub the function's address for everyone.
+#[must_use]
+pub fn is_stub(addr: usize) -> bool {
+    cfg_if::cfg_if! {
+        if #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64", not(miri)))] {
+            const RTLD_DL_SYMENT: i32 = 1;
+            // SAFETY: dladdr1 accepts any address, and fills the struct and the pointer or returns 0; the symbol belongs
+            // to the loaded module.
+            unsafe {
+                let mut info: libc::Dl_info = core::mem::zeroed();
+                let mut symbol: *mut c_void = core::ptr::null_mut();
+                let found = libc::dladdr1(
+                    core::ptr::without_provenance(addr), &raw mut info, &raw mut symbol, RTLD_DL_SYMENT,
+                );
+                // The module names the symbol and does not define it.
+                found != 0 && !symbol.is_null() && (*symbol.cast::<libc::Elf64_Sym>()).st_shndx == 0
+            }
+        } else {
+            let _ = addr;
+            false
+        }
+    }
+}
+
+/// Where to look for a symbol.
+#[derive(Clone, Copy, Debug)]
+pub enum Where {
+    /// All that the program was started with, or has made known to all since.
+    Program,
+    /// The modules that are loaded after the one that asks.
+    Next,
+    /// A library of this name, if it is loaded.
+    In(&'static CStr),
+}
+
+/// The address of a symbol, or null. The dynamic linker may allocate.
+#[must_use]
+pub fn find(place: Where, name: &CStr) -> *mut c_void {
+    if cfg!(miri) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the texts are zero-terminated; the library stays loaded, since its handle is not closed.
+    unsafe {
+        let handle = match place {
+            Where::Program => libc::RTLD_DEFAULT,
+            Where::Next => libc::RTLD_NEXT,
+            Where::In(library) => libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD),
+        };
+        if handle.is_null() && matches!(place, Where::In(_)) {
+            return core::ptr::null_mut();
+        }
+        libc::dlsym(handle, name.as_ptr())
     }
 }

@@ -357,6 +357,14 @@ unsafe impl<B: Backend> Backend for Tracked<B> {
         }
     }
 
+    fn owns(ptr: *const u8) -> Option<bool> {
+        B::owns(ptr)
+    }
+
+    fn trim() -> bool {
+        B::trim()
+    }
+
     fn write_own_stats(out: &mut dyn fmt::Write) -> fmt::Result {
         B::write_own_stats(out)
     }

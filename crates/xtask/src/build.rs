@@ -1,4 +1,4 @@
-//! `cargo xtask lib`: one backend as a C library, static and shared.
+//! `cargo xtask lib`: one backend as a C library, static and shared, and as the library that stands in for malloc.
 //!
 //! Owns the way from cargo's output to the files that are linked and installed. cargo's shared library gets its versioned
 //! names. cargo's static library holds the whole of Rust's core and every symbol of mimalloc and jemalloc for all to see;
@@ -29,6 +29,12 @@ pub struct Args {
     /// native, mimalloc, jemalloc or system
     #[arg(long)]
     backend: String,
+    /// Only the library that stands in for malloc
+    #[arg(long, conflicts_with = "no_preload")]
+    preload: bool,
+    /// Without the library that stands in for malloc
+    #[arg(long)]
+    no_preload: bool,
     /// on: the library holds tracking, off until a program asks for it; off: it is left out
     #[arg(long, default_value = "on")]
     track: String,
@@ -73,6 +79,9 @@ pub struct Built {
     pub shared_lib: PathBuf,
 }
 
+/// The backend that has no preload library, and why.
+const NO_PRELOAD: (&str, &str) = ("system", "its malloc would call itself");
+
 pub fn run(args: &Args) -> Result<()> {
     let options = Options {
         backend: args.backend.clone(),
@@ -81,11 +90,23 @@ pub fn run(args: &Args) -> Result<()> {
         debug: args.debug,
         out: args.out.as_ref().map(std::path::absolute).transpose()?,
     };
-    let built = build_with(&options)?;
+    let mut made = Vec::new();
+    if !args.preload {
+        let built = build_with(&options)?;
+        made.extend([built.static_lib, built.shared_lib]);
+    }
+    if args.preload || !args.no_preload && has_preload(&options.backend) {
+        made.push(build_preload(&options)?);
+    }
     if !args.quiet {
-        println!("{}\n{}", built.static_lib.display(), built.shared_lib.display());
+        made.iter().for_each(|library| println!("{}", library.display()));
     }
     Ok(())
+}
+
+/// Whether a backend can stand in for malloc.
+pub fn has_preload(backend: &str) -> bool {
+    backend != NO_PRELOAD.0
 }
 
 /// Builds a backend's libraries into `out` (by default [`default_out`]); what is up to date is left alone.
@@ -96,36 +117,87 @@ pub fn build(backend: &str, track: bool, out: Option<&Path>) -> Result<Built> {
 /// The same with all that can be chosen.
 pub fn build_with(options: &Options) -> Result<Built> {
     let backend = backend(&options.backend)?;
-    ensure!(cfg!(target_os = "linux"), "cargo xtask lib makes ELF libraries and runs on Linux only, in this version");
-    let out = options.out.clone().unwrap_or_else(|| default_out(options));
+    let place = Place::new(backend, options)?;
+    let out = &place.out;
     let static_lib = out.join(format!("liballokit_{backend}.a"));
     let shared_lib = out.join(format!("liballokit_{backend}.so"));
-    let kit = Kit::new(options)?;
-    fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-
-    let cargo_folder = target_dir().join("allokit/cargo").join(backend);
-    fs::create_dir_all(&cargo_folder).with_context(|| format!("cannot make the folder {}", cargo_folder.display()))?;
-    // Both variants of a backend end in the same files of cargo's, and several of us may run: one at a time.
-    let lock_path = cargo_folder.join(".xtask-lock");
-    let lock = File::create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
-    lock.lock().with_context(|| format!("cannot lock {}", lock_path.display()))?;
+    let _turn = place.turn()?;
     if !static_lib.exists() {
         let patience = if backend == "jemalloc" { "; its own build takes a minute or two the first time" } else { "" };
         eprintln!("building liballokit_{backend}{patience}");
     }
-    let (archive, dylib) = cargo_build(backend, options, &kit, &cargo_folder)?;
+    let made = cargo_build("allokit-c", backend, options, &place)?;
+    let (archive, dylib) = (made.join("liballokit.a"), made.join("liballokit.so"));
+    ensure!(dylib.is_file(), "cargo left no {}: has this target shared libraries?", dylib.display());
 
-    let work = tempfile::tempdir_in(&out).with_context(|| format!("cannot write to {}", out.display()))?;
-    let made = prelink(backend, &archive, &kit, work.path())?;
+    let work = tempfile::tempdir_in(out).with_context(|| format!("cannot write to {}", out.display()))?;
+    let made = prelink(backend, &archive, &place.kit, work.path())?;
     replace(&made, &static_lib)?;
-    let made = work.path().join("shared");
-    // Debug information of the C parts makes jemalloc's 28 MB; symbol names stay, for profilers.
-    tools::output(Command::new(&kit.objcopy).arg("--strip-debug").arg(&dylib).arg(&made))?;
     let versioned = out.join(format!("liballokit_{backend}.so.{VERSION}"));
-    replace(&made, &versioned)?;
+    replace(&stripped(&dylib, &place.kit, work.path())?, &versioned)?;
     link(&versioned, &out.join(format!("liballokit_{backend}.so.{MAJOR}")))?;
     link(&out.join(format!("liballokit_{backend}.so.{MAJOR}")), &shared_lib)?;
     Ok(Built { static_lib, shared_lib })
+}
+
+/// Builds `liballokit_preload_<backend>.so` and returns its path; what is up to date is left alone.
+pub fn build_preload(options: &Options) -> Result<PathBuf> {
+    let backend = backend(&options.backend)?;
+    ensure!(has_preload(backend), "the {backend} backend has no preload library: {}", NO_PRELOAD.1);
+    let place = Place::new(backend, options)?;
+    let library = place.out.join(format!("liballokit_preload_{backend}.so"));
+    let _turn = place.turn()?;
+    if !library.exists() {
+        eprintln!("building liballokit_preload_{backend}");
+    }
+    let dylib = cargo_build("allokit-preload", backend, options, &place)?.join("liballokit_preload.so");
+    ensure!(dylib.is_file(), "cargo left no {}: has this target shared libraries?", dylib.display());
+    let (offered, exports) = (offered(&dylib)?, preload_exports()?);
+    let differ: Vec<_> = exports.symmetric_difference(&offered).map(String::as_str).collect();
+    ensure!(differ.is_empty(), "preload/exports.txt and the library do not agree on {}", differ.join(", "));
+    let work = tempfile::tempdir_in(&place.out).with_context(|| format!("cannot write to {}", place.out.display()))?;
+    replace(&stripped(&dylib, &place.kit, work.path())?, &library)?;
+    Ok(library)
+}
+
+/// A copy of a shared library without debug information: that of the C parts makes jemalloc's 28 MB. Symbol names stay,
+/// for profilers.
+fn stripped(dylib: &Path, kit: &Kit, work: &Path) -> Result<PathBuf> {
+    let made = work.join("shared");
+    tools::output(Command::new(&kit.objcopy).arg("--strip-debug").arg(dylib).arg(&made))?;
+    Ok(made)
+}
+
+/// Where a backend is built: with what, in which folder of cargo's, to which folder.
+struct Place {
+    kit: Kit,
+    out: PathBuf,
+    cargo_folder: PathBuf,
+}
+
+impl Place {
+    fn new(backend: &str, options: &Options) -> Result<Place> {
+        ensure!(
+            cfg!(target_os = "linux"),
+            "cargo xtask lib makes ELF libraries and runs on Linux only, in this version"
+        );
+        let out = options.out.clone().unwrap_or_else(|| default_out(options));
+        let kit = Kit::new(options)?;
+        fs::create_dir_all(&out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+        let cargo_folder = target_dir().join("allokit/cargo").join(backend);
+        fs::create_dir_all(&cargo_folder)
+            .with_context(|| format!("cannot make the folder {}", cargo_folder.display()))?;
+        Ok(Place { kit, out, cargo_folder })
+    }
+
+    /// Both variants of a backend end in the same files of cargo's, and several of us may run: one at a time. Cargo's
+    /// files are the caller's until it drops this.
+    fn turn(&self) -> Result<File> {
+        let path = self.cargo_folder.join(".xtask-lock");
+        let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(lock)
+    }
 }
 
 /// The backend of this name, or an error in one line.
@@ -171,14 +243,22 @@ pub fn default_out(options: &Options) -> PathBuf {
 
 /// The public symbols, from c-api/exports.txt.
 pub fn exports() -> Result<BTreeSet<String>> {
-    let path = exports_file();
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
-    Ok(lines.filter(|line| !line.is_empty()).map(str::to_string).collect())
+    listed(&exports_file())
 }
 
 fn exports_file() -> PathBuf {
     root().join("c-api/exports.txt")
+}
+
+/// What the preload libraries put before libc, from preload/exports.txt.
+pub fn preload_exports() -> Result<BTreeSet<String>> {
+    listed(&root().join("preload/exports.txt"))
+}
+
+fn listed(path: &Path) -> Result<BTreeSet<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    Ok(lines.filter(|line| !line.is_empty()).map(str::to_string).collect())
 }
 
 /// The symbols that a library offers to others: of an archive its global ones, of a shared library its dynamic ones.
@@ -252,26 +332,24 @@ impl Kit {
     }
 }
 
-/// Has cargo build the static and the shared library; they are the caller's until it gives up the lock.
-fn cargo_build(backend: &str, options: &Options, kit: &Kit, folder: &Path) -> Result<(PathBuf, PathBuf)> {
+/// Has cargo build a package's libraries; gives the folder that they lie in.
+fn cargo_build(package: &str, backend: &str, options: &Options, place: &Place) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "allokit-c", "--lib", "--no-default-features", "--features"]);
+    cargo.args(["build", "--quiet", "--package", package, "--lib", "--no-default-features", "--features"]);
     cargo.arg(if options.track { format!("{backend},track") } else { backend.to_string() });
-    cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(folder);
+    cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(&place.cargo_folder);
     if !options.debug {
         cargo.arg("--release");
     }
-    let mut made = folder.to_path_buf();
+    let mut made = place.cargo_folder.clone();
     if let Some(target) = &options.target {
         cargo.arg("--target").arg(target);
         made.push(target);
     }
-    cargo.envs(kit.variables.iter().cloned());
+    cargo.envs(place.kit.variables.iter().cloned());
     tools::run(&mut cargo)?;
     made.push(if options.debug { "debug" } else { "release" });
-    let files = (made.join("liballokit.a"), made.join("liballokit.so"));
-    ensure!(files.1.is_file(), "cargo left no {}: has this target shared libraries?", files.1.display());
-    Ok(files)
+    Ok(made)
 }
 
 /// Makes the static library out of cargo's.
@@ -335,6 +413,8 @@ mod tests {
             "--backend tcmalloc is not known; valid: native, mimalloc, jemalloc, system"
         );
         assert_eq!(on_or_off("--track", "yes").unwrap_err().to_string(), "--track yes is not known; valid: on, off");
+        let refused = build_preload(&Options::new("system")).unwrap_err().to_string();
+        assert_eq!(refused, "the system backend has no preload library: its malloc would call itself");
         assert!(on_or_off("--track", "on").unwrap() && !on_or_off("--track", "off").unwrap());
     }
 

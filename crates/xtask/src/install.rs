@@ -48,15 +48,27 @@ pub fn run(args: &Args) -> Result<()> {
     let mut built = Vec::new();
     for backend in backends {
         let options = build::Options { track, target: args.target.clone(), ..build::Options::new(backend) };
-        built.push((backend, build::build_with(&options)?));
+        let preload = if build::has_preload(backend) { Some(build::build_preload(&options)?) } else { None };
+        built.push(Libraries { backend, built: build::build_with(&options)?, preload });
     }
     install(&place, &built)?;
 
-    let names: Vec<&str> = built.iter().map(|(backend, _)| *backend).collect();
+    let names: Vec<&str> = built.iter().map(|libraries| libraries.backend).collect();
     println!("Allokit {} ({}) is in {}", build::VERSION, names.join(", "), place.display());
     println!("  CMake:       -DCMAKE_PREFIX_PATH={}", prefix.display());
     println!("  pkg-config:  PKG_CONFIG_PATH={}", prefix.join("lib/pkgconfig").display());
+    if let Some(preload) = built.iter().find_map(|libraries| libraries.preload.as_ref()) {
+        println!("  any program: LD_PRELOAD={}", prefix.join("lib").join(name(preload)?).display());
+    }
     Ok(())
+}
+
+/// What is installed of one backend.
+pub struct Libraries {
+    pub backend: &'static str,
+    pub built: build::Built,
+    /// `liballokit_preload_<backend>.so`
+    pub preload: Option<PathBuf>,
 }
 
 /// The backends asked for, each once, in their usual order; all when none is named.
@@ -89,7 +101,7 @@ fn check(place: &Path) -> Result<()> {
 }
 
 /// Puts the libraries and all that belongs to them into `place`.
-pub fn install(place: &Path, built: &[(&str, build::Built)]) -> Result<()> {
+pub fn install(place: &Path, built: &[Libraries]) -> Result<()> {
     let new = !place.exists();
     fs::create_dir_all(place).with_context(|| format!("cannot make the folder {}", place.display()))?;
     let stage = tempfile::Builder::new().prefix(".allokit-").tempdir_in(place);
@@ -105,7 +117,7 @@ pub fn install(place: &Path, built: &[(&str, build::Built)]) -> Result<()> {
 }
 
 /// The whole layout, in a folder of its own.
-fn put_together(stage: &Path, built: &[(&str, build::Built)]) -> Result<()> {
+fn put_together(stage: &Path, built: &[Libraries]) -> Result<()> {
     for folder in FOLDERS {
         fs::create_dir_all(stage.join(folder))?;
     }
@@ -127,17 +139,21 @@ fn put_together(stage: &Path, built: &[(&str, build::Built)]) -> Result<()> {
             copy(&from, &stage.join("share/doc/allokit").join(file))?;
         }
     }
-    for (backend, libraries) in built {
-        library(stage, backend, libraries)?;
+    for libraries in built {
+        library(stage, libraries)?;
     }
     Ok(())
 }
 
 /// One backend: its libraries, its pkg-config file, its licence.
-fn library(stage: &Path, backend: &str, libraries: &build::Built) -> Result<()> {
+fn library(stage: &Path, libraries: &Libraries) -> Result<()> {
+    let (backend, built) = (libraries.backend, &libraries.built);
     let lib = stage.join("lib");
-    copy(&libraries.static_lib, &lib.join(name(&libraries.static_lib)?))?;
-    let folder = libraries.shared_lib.parent().context("a library without a folder")?;
+    copy(&built.static_lib, &lib.join(name(&built.static_lib)?))?;
+    if let Some(preload) = &libraries.preload {
+        copy(preload, &lib.join(name(preload)?))?;
+    }
+    let folder = built.shared_lib.parent().context("a library without a folder")?;
     let shared = format!("liballokit_{backend}.so");
     let full = format!("{shared}.{}", build::VERSION);
     let soname = format!("{shared}.{}", build::MAJOR);

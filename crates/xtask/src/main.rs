@@ -11,6 +11,7 @@ mod test_conformance;
 mod test_consumers;
 mod test_instr;
 mod test_misuse;
+mod test_preload;
 mod test_rust;
 mod tools;
 

@@ -796,7 +796,9 @@ fn prefix() -> Result<PathBuf> {
         for folder in [&first, &moved] {
             let _ = fs::remove_dir_all(folder);
         }
-        let built = build::BACKENDS.into_iter().map(|backend| Ok((backend, built(backend)?)));
+        let built = build::BACKENDS
+            .into_iter()
+            .map(|backend| Ok(install::Libraries { backend, built: built(backend)?, preload: None }));
         install::install(&first, &built.collect::<Result<Vec<_>>>()?)?;
         fs::rename(&first, &moved)?;
         Ok(moved)

@@ -25,7 +25,11 @@ pub fn cases() -> Vec<Case> {
             let features = format!("{backend}{track}");
             let name = format!("rust/clippy/{features}");
             cases.push(Case::new(name, move || {
-                clippy(&["-p", "allokit-c", "-p", "allokit-select", "--no-default-features", "--features", &features])
+                clippy(&["-p", "allokit-c", "-p", "allokit-select", "--no-default-features", "--features", &features])?;
+                if build::has_preload(backend) {
+                    clippy(&["-p", "allokit-preload", "--no-default-features", "--features", &features])?;
+                }
+                Ok(())
             }));
         }
         cases.push(Case::new(format!("rust/select/{backend}"), move || {

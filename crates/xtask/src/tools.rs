@@ -59,6 +59,9 @@ const TOOLS: &[Tool] = &[
     tool("gdb", &["gdb"], "", ["gdb", "gdb", "gdb", "gdb"]),
     tool("python3", &["python3"], "", ["python3", "python3", "python", "python"]),
     tool("git", &["git"], "", ["git", "git", "git", "git"]),
+    tool("perl", &["perl"], "", ["perl", "perl", "perl", "perl"]),
+    tool("redis-server", &["redis-server"], "", ["redis-server", "redis", "redis", "redis"]),
+    tool("node", &["node"], "", ["nodejs", "nodejs", "nodejs", "node"]),
     tool(
         "aarch64-cc",
         &["aarch64-linux-gnu-gcc"],

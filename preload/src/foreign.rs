@@ -1,0 +1,107 @@
+//! Blocks that libc's own malloc has handed out, and that come here to be freed: from a library that was opened with
+//! RTLD_DEEPBIND, or from before this library was bound. They go back to libc.
+
+use allokit_core::{Backend, Others};
+use allokit_platform::symbol::{self, Where};
+use allokit_platform::weak_symbol;
+use allokit_select::Selected;
+#[cfg(feature = "track")]
+use allokit_select::api::{Origin, Source};
+use core::ffi::c_void;
+use core::{mem, ptr};
+
+weak_symbol! { fn libc_free = "__libc_free": unsafe extern "C" fn(*mut c_void); }
+weak_symbol! { fn libc_realloc = "__libc_realloc": unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void; }
+
+static OTHERS: Others = Others { free, realloc, usable_size };
+
+/// Has the backend hand libc's blocks over, where it can tell them from its own.
+pub(crate) fn install() {
+    Selected::set_others(&OTHERS);
+}
+
+unsafe fn free(ptr: *mut u8) {
+    // A libc without the name: the block is lost, which is better than the program's end.
+    if let Some(libc_free) = libc_free() {
+        // SAFETY: the caller's promise: a block of libc's. (It ends the program when it is nobody's.)
+        unsafe { libc_free(ptr.cast()) }
+    }
+}
+
+unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
+    match libc_realloc() {
+        // SAFETY: as above.
+        Some(libc_realloc) => unsafe { libc_realloc(ptr.cast(), size) }.cast(),
+        None => ptr::null_mut(),
+    }
+}
+
+unsafe fn usable_size(ptr: *const u8) -> usize {
+    let address = symbol::find(Where::Next, c"malloc_usable_size");
+    if address.is_null() {
+        return 0;
+    }
+    // SAFETY: libc's function of this name has this type; the block is libc's.
+    unsafe {
+        let ask: unsafe extern "C" fn(*const c_void) -> usize = mem::transmute(address);
+        ask(ptr.cast())
+    }
+}
+
+/// The tracking layer for a call from somewhere; it would take libc's blocks for wrong pointers.
+#[cfg(feature = "track")]
+#[derive(Clone, Copy)]
+pub(crate) struct Watched(pub(crate) Origin);
+
+#[cfg(feature = "track")]
+fn is_foreign(ptr: *const u8) -> bool {
+    Selected::owns(ptr) == Some(false)
+}
+
+// SAFETY: the tracking layer keeps the contract, and for blocks of libc's, libc.
+#[cfg(feature = "track")]
+unsafe impl Source for Watched {
+    #[inline]
+    fn alloc(self, size: usize) -> *mut u8 {
+        self.0.alloc(size)
+    }
+    #[inline]
+    fn alloc_zeroed(self, size: usize) -> *mut u8 {
+        self.0.alloc_zeroed(size)
+    }
+    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
+        self.0.alloc_aligned(size, align)
+    }
+    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
+        self.0.alloc_aligned_zeroed(size, align)
+    }
+    #[inline]
+    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { if is_foreign(ptr) { realloc(ptr, size) } else { self.0.realloc(ptr, size) } }
+    }
+    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.realloc_aligned(ptr, size, align) }
+    }
+    #[inline]
+    unsafe fn free(self, ptr: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if is_foreign(ptr) {
+                allokit_platform::keep_errno(|| free(ptr));
+            } else {
+                self.0.free(ptr);
+            }
+        }
+    }
+    #[inline]
+    unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { if is_foreign(ptr) { self.free(ptr) } else { self.0.free_sized(ptr, size) } }
+    }
+    unsafe fn usable_size(self, ptr: *const u8) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { if is_foreign(ptr) { usable_size(ptr) } else { self.0.usable_size(ptr) } }
+    }
+}

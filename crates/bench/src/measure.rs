@@ -1,6 +1,7 @@
 //! One run of one program: what it took and what it said.
 //!
-//! CPU time and peak memory are the kernel's own account of the process and the children that it waited for (wait4).
+//! CPU time and peak memory are the kernel's own account of the process and the children that it waited for. It is taken by
+//! tests/bench/launch.c, which starts the program and is small itself.
 
 use crate::plan::{Kind, Workload};
 use crate::suite::Allocator;
@@ -8,15 +9,24 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// A run that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A run that takes longer hangs, seconds.
+const PATIENCE: &str = "120";
 /// Operations between the marks of a single-stepped program.
 const STEPPED: f64 = 32.0;
+
+/// What runs need.
+pub struct Runner {
+    /// tests/bench/launch.c, compiled.
+    pub launch: PathBuf,
+    /// A folder for the outputs of one run at a time.
+    pub scratch: PathBuf,
+}
 
 /// What one run took.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,15 +47,19 @@ pub struct Run {
 }
 
 /// Runs a workload once on an allocator. `extra` goes before the workload's own arguments.
-pub fn run(workload: &Workload, allocator: &Allocator, extra: &[String], scratch: &Path) -> Result<Run> {
-    let mut command = Command::new(&workload.program);
-    command.args(extra).args(&workload.arguments).current_dir(&workload.folder);
+pub fn run(workload: &Workload, allocator: &Allocator, extra: &[String], runner: &Runner) -> Result<Run> {
+    let mut command = Command::new(&runner.launch);
+    command.arg(PATIENCE).arg(allocator.library.as_deref().unwrap_or(Path::new("-"))).arg(runner.usage());
+    command.arg(&workload.program).args(extra).args(&workload.arguments).current_dir(&workload.folder);
     clean(&mut command);
-    command.envs(workload.environment.iter().map(|(name, value)| (name, value)));
-    allocator.preload(&mut command);
+    let settings = workload.environment.iter().chain(&allocator.environment);
+    command.envs(settings.map(|(name, value)| (name, value)));
     let (sample, stdout) = match &workload.kind {
-        Kind::Server { socket, clients } => serve(&mut command, socket, clients, &workload.folder, scratch)?,
-        _ => timed(&mut command, scratch)?,
+        Kind::Server { socket, clients } => runner.serve(&mut command, socket, clients, &workload.folder)?,
+        _ => {
+            let child = runner.start(&mut command)?;
+            runner.finish(child)?
+        }
     };
     understand(workload, allocator, sample, &stdout)
 }
@@ -77,7 +91,11 @@ fn understand(workload: &Workload, allocator: &Allocator, mut sample: Sample, st
             sample.figures.insert(name.clone(), (steps / STEPPED).round());
             String::new()
         }
-        Kind::Plain => stdout.to_string(),
+        Kind::Plain => {
+            let mut hasher = DefaultHasher::new();
+            stdout.hash(&mut hasher);
+            format!("{:x}", hasher.finish())
+        }
         Kind::Server { .. } => String::new(),
     };
     Ok(Run { sample, check })
@@ -97,120 +115,79 @@ pub fn clean(command: &mut Command) {
     command.env("LC_ALL", "C");
 }
 
-/// Starts a program in a process group of its own, its output in files.
-fn start(command: &mut Command, scratch: &Path) -> Result<Child> {
-    let (stdout, stderr) = (scratch.join("stdout.txt"), scratch.join("stderr.txt"));
-    command.stdin(Stdio::null()).stdout(File::create(stdout)?).stderr(File::create(stderr)?).process_group(0);
-    command.spawn().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))
-}
+impl Runner {
+    fn usage(&self) -> PathBuf {
+        self.scratch.join("usage.txt")
+    }
 
-/// Runs a program to its end; what it took and what it wrote. Any other ending than 0 is an error.
-fn timed(command: &mut Command, scratch: &Path) -> Result<(Sample, String)> {
-    let from = Instant::now();
-    let child = start(command, scratch)?;
-    finish(child, from, scratch)
-}
+    /// Starts the launcher in a process group of its own, the output in files.
+    fn start(&self, command: &mut Command) -> Result<Child> {
+        let _ = fs::remove_file(self.usage());
+        let file = |name| File::create(self.scratch.join(name)).context("cannot write to the scratch folder");
+        command.stdin(Stdio::null()).stdout(file("stdout.txt")?).stderr(file("stderr.txt")?).process_group(0);
+        command.spawn().with_context(|| format!("cannot run {}", self.launch.display()))
+    }
 
-/// Waits for a program's end.
-fn finish(child: Child, from: Instant, scratch: &Path) -> Result<(Sample, String)> {
-    let pid = child.id() as libc::pid_t;
-    let in_time = ends_in_time(pid);
-    if !in_time {
-        // SAFETY: the group is the child's own, made in start(), and the child is not reaped yet.
-        unsafe { libc::kill(-pid, libc::SIGKILL) };
-    }
-    let mut status = 0;
-    // SAFETY: all-zero is a valid rusage, a struct of plain integers.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    loop {
-        // SAFETY: both pointers are to live values of this frame; the child is ours, and std has not waited for it.
-        if unsafe { libc::wait4(pid, &mut status, 0, &mut usage) } >= 0 {
-            break;
+    /// Waits for the end; what it took and what it wrote. Any other ending than 0 is an error.
+    fn finish(&self, mut child: Child) -> Result<(Sample, String)> {
+        let launched = child.wait().context("cannot wait")?;
+        ensure!(launched.signal() != Some(9), "still running after {PATIENCE} s");
+        ensure!(launched.success(), "the launcher failed: {launched}");
+        let usage = fs::read_to_string(self.usage()).context("the launcher wrote nothing")?;
+        let numbers: Vec<u64> = usage.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [status, user, system, peak_kib, wall] = numbers[..] else { bail!("the launcher wrote {usage:?}") };
+        let ending = ExitStatus::from_raw(status as i32);
+        if !ending.success() {
+            let words = fs::read_to_string(self.scratch.join("stderr.txt")).unwrap_or_default();
+            let last: Vec<&str> = words.lines().rev().take(3).collect();
+            bail!("{ending}: {}", last.join(" | "));
         }
-        let error = std::io::Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(error).context("wait4");
-        }
+        let cpu = (user + system) as f64 / 1e6;
+        let sample = Sample { cpu, wall: wall as f64 / 1e9, peak_kib, figures: BTreeMap::new() };
+        let stdout = fs::read(self.scratch.join("stdout.txt")).context("no output")?;
+        Ok((sample, String::from_utf8_lossy(&stdout).into_owned()))
     }
-    let wall = from.elapsed().as_secs_f64();
-    ensure!(in_time, "still running after {} s", PATIENCE.as_secs());
-    let ending = ExitStatus::from_raw(status);
-    if !ending.success() {
-        let words = fs::read_to_string(scratch.join("stderr.txt")).unwrap_or_default();
-        bail!("{ending}: {}", words.lines().rev().take(3).collect::<Vec<_>>().join(" | "));
-    }
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    let sample = Sample {
-        cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-        wall,
-        peak_kib: usage.ru_maxrss as u64,
-        figures: BTreeMap::new(),
-    };
-    let stdout = fs::read(scratch.join("stdout.txt")).context("no output")?;
-    Ok((sample, String::from_utf8_lossy(&stdout).into_owned()))
-}
 
-/// Waits, without using the processor, until the child ends or the patience does.
-fn ends_in_time(pid: libc::pid_t) -> bool {
-    // SAFETY: takes a process id and no pointer; returns a descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int;
-    if fd < 0 {
-        // A kernel before 5.3: wait4 alone, without a limit.
-        return true;
+    /// Starts a server, asks it, and takes what the server alone took. The last client must end it.
+    fn serve(
+        &self,
+        command: &mut Command,
+        socket: &Path,
+        clients: &[Vec<String>],
+        folder: &Path,
+    ) -> Result<(Sample, String)> {
+        let _ = fs::remove_file(socket);
+        let from = Instant::now();
+        let mut child = self.start(command)?;
+        let asked = (|| -> Result<()> {
+            while !socket.exists() {
+                ensure!(from.elapsed() < Duration::from_secs(20), "the server does not come up");
+                ensure!(child.try_wait()?.is_none(), "the server ended at once");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            for client in clients {
+                let mut command = Command::new(&client[0]);
+                command.args(&client[1..]).current_dir(folder).stdin(Stdio::null());
+                clean(&mut command);
+                let done = command.output().with_context(|| format!("cannot run {}", client[0]))?;
+                ensure!(done.status.success(), "{} failed: {}", client[0], String::from_utf8_lossy(&done.stderr));
+            }
+            Ok(())
+        })();
+        if let Err(error) = asked {
+            // SAFETY: the group is the launcher's own, made in start(), and the launcher is not reaped before wait().
+            unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
+            let _ = child.wait();
+            return Err(error);
+        }
+        self.finish(child)
     }
-    let until = Instant::now() + PATIENCE;
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let ended = loop {
-        let left = until.saturating_duration_since(Instant::now()).as_millis() as libc::c_int;
-        // SAFETY: one pollfd of this frame.
-        match unsafe { libc::poll(&mut poll, 1, left) } {
-            0 => break false,
-            ready if ready > 0 => break true,
-            _ => {}
-        }
-    };
-    // SAFETY: the descriptor is ours and closed once.
-    unsafe { libc::close(fd) };
-    ended
-}
-
-/// Starts a server, asks it, and takes what the server alone took. The last client must end it.
-fn serve(
-    command: &mut Command,
-    socket: &Path,
-    clients: &[Vec<String>],
-    folder: &Path,
-    scratch: &Path,
-) -> Result<(Sample, String)> {
-    let _ = fs::remove_file(socket);
-    let from = Instant::now();
-    let mut child = start(command, scratch)?;
-    let asked = (|| -> Result<()> {
-        while !socket.exists() {
-            ensure!(from.elapsed() < Duration::from_secs(10), "the server does not come up");
-            ensure!(child.try_wait()?.is_none(), "the server ended at once");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        for client in clients {
-            let mut command = Command::new(&client[0]);
-            command.args(&client[1..]).current_dir(folder).stdin(Stdio::null());
-            clean(&mut command);
-            let done = command.output().with_context(|| format!("cannot run {}", client[0]))?;
-            ensure!(done.status.success(), "{} failed: {}", client[0], String::from_utf8_lossy(&done.stderr));
-        }
-        Ok(())
-    })();
-    if let Err(error) = asked {
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(error);
-    }
-    finish(child, from, scratch)
 }
 
 /// Runs a program once with the dynamic linker telling what it binds: every allocation function must come from the
 /// allocator. For programs that do not check it themselves.
-pub fn who_serves(workload: &Workload, allocator: &Allocator, scratch: &Path) -> Result<()> {
+pub fn who_serves(workload: &Workload, allocator: &Allocator, runner: &Runner) -> Result<()> {
+    let scratch = &runner.scratch;
     let prefix = scratch.join("bindings");
     let old = || -> Result<Vec<_>> {
         let files = scratch.read_dir()?.flatten().map(|entry| entry.path());
@@ -224,15 +201,26 @@ pub fn who_serves(workload: &Workload, allocator: &Allocator, scratch: &Path) ->
     let mut traced = workload.clone();
     traced.environment.push(("LD_DEBUG".into(), "bindings".into()));
     traced.environment.push(("LD_DEBUG_OUTPUT".into(), prefix.display().to_string()));
-    run(&traced, allocator, &[], scratch)?;
+    run(&traced, allocator, &[], runner)?;
     let mut seen = 0;
     for file in old()? {
         let text = String::from_utf8_lossy(&fs::read(&file)?).into_owned();
-        for (symbol, from) in text.lines().filter_map(bound) {
-            if ["malloc", "free", "calloc", "realloc"].contains(&symbol) {
-                allocator.must_be(from).with_context(|| format!("{symbol} of a process of {}", workload.name))?;
-                seen += 1;
+        let bindings: Vec<Binding> = text.lines().filter_map(bound).collect();
+        // The launcher itself runs on the C library.
+        if bindings.iter().any(|one| Path::new(one.from) == runner.launch) {
+            fs::remove_file(file)?;
+            continue;
+        }
+        let bindings = || bindings.iter().filter(|one| ["malloc", "free", "calloc", "realloc"].contains(&one.symbol));
+        for one in bindings() {
+            // A program that takes a function's address owns that address (its jump to the function): then it is the
+            // program's own binding that counts.
+            let jump =
+                || bindings().any(|b| b.from == one.to && b.symbol == one.symbol && allocator.must_be(b.to).is_ok());
+            if !jump() {
+                allocator.must_be(one.to).with_context(|| format!("{} in {}", one.symbol, one.from))?;
             }
+            seen += 1;
         }
         fs::remove_file(file)?;
     }
@@ -240,13 +228,21 @@ pub fn who_serves(workload: &Workload, allocator: &Allocator, scratch: &Path) ->
     Ok(())
 }
 
-/// The symbol and the file of a line `binding file A [0] to B [0]: normal symbol `malloc' [GLIBC_2.2.5]`.
-fn bound(line: &str) -> Option<(&str, &str)> {
+/// A line of the dynamic linker: the calls of `symbol` in `from` go to `to`.
+#[derive(Debug, PartialEq)]
+struct Binding<'a> {
+    from: &'a str,
+    to: &'a str,
+    symbol: &'a str,
+}
+
+/// Reads `binding file A [0] to B [0]: normal symbol `malloc' [GLIBC_2.2.5]`.
+fn bound(line: &str) -> Option<Binding<'_>> {
     let (_, rest) = line.split_once("binding file ")?;
-    let (_, rest) = rest.split_once(" to ")?;
-    let (file, rest) = rest.split_once(" [")?;
+    let (from, rest) = rest.split_once(" [0] to ")?;
+    let (to, rest) = rest.split_once(" [")?;
     let (_, rest) = rest.split_once("symbol `")?;
-    Some((rest.split_once('\'')?.0, file))
+    Some(Binding { from, to, symbol: rest.split_once('\'')?.0 })
 }
 
 #[cfg(test)]
@@ -256,7 +252,8 @@ mod tests {
     #[test]
     fn bindings_are_read() {
         let line = "   7:\tbinding file /usr/bin/x [0] to /lib/libc.so.6 [0]: normal symbol `malloc' [GLIBC_2.2.5]";
-        assert_eq!(bound(line), Some(("malloc", "/lib/libc.so.6")));
+        let right = Binding { from: "/usr/bin/x", to: "/lib/libc.so.6", symbol: "malloc" };
+        assert_eq!(bound(line), Some(right));
         assert_eq!(bound("   7:\tcalling init: x"), None);
     }
 }

@@ -97,6 +97,23 @@ pub const OWN: &[Own] = &[
     memory("return_large", "200 MiB of blocks of 1 MiB freed, then 2 s of light use"),
     memory("idle", "4 threads freed 50 MiB each and sleep"),
     memory("rest", "a small program at rest"),
+    threaded("churn", "churn", "", "a server's churn; threads end and others take over their blocks"),
+    threaded("queue", "queue", "", "producers allocate, consumers free, batches through a bounded queue"),
+    threaded("batch_fifo", "batch", "fifo", "100 000 blocks of mixed sizes, freed first to last"),
+    threaded("batch_lifo", "batch", "lifo", "the same, freed last to first"),
+    threaded("batch_stride", "batch", "stride", "the same, freed in strides of 97"),
+    threaded("replace", "replace", "", "random replacement and resizing of 60 000 blocks up to 32 KiB"),
+    threaded("vectors", "vectors", "", "200 vectors grow by realloc"),
+    stress("fragment", "fragment", "", "48 MiB live while the usual size wanders from 32 bytes to 4 KiB and back"),
+    threaded("storm", "storm", "", "8000 short-lived threads, half of whose blocks another one frees"),
+    threaded("sharing_active", "sharing", "active", "threads write to small blocks that they allocated"),
+    threaded("sharing_passive", "sharing", "passive", "the same after freeing neighbours that came from one thread"),
+    threaded("large", "large", "", "blocks of 32 KiB to 4 MiB, 24 live, replaced at random"),
+    threaded("zeroed", "zeroed", "", "calloc of 16 bytes to 64 KiB, checked and written"),
+    threaded("trees", "trees", "", "syntax trees built, folded, freed"),
+    threaded("free_only", "free_only", "", "one thread allocates, another does nothing but free"),
+    threaded("strings", "strings", "", "a hash table of copied strings"),
+    threaded("exchange", "exchange", "", "threads swap blocks through a shared table and free what they get"),
 ];
 
 /// A figure that a program prints.

@@ -1,12 +1,11 @@
 //! How the threaded programs scale: each runs with several numbers of threads on every allocator, the work of one thread
 //! being always the same; operations per second of wall clock, the best of the rounds.
 
-use crate::measure;
+use crate::measure::{self, Runner};
 use crate::plan::Workload;
 use crate::suite::Allocator;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Point {
@@ -22,7 +21,7 @@ pub fn run(
     threads: &[u32],
     rounds: u32,
     extra: &[String],
-    scratch: &Path,
+    runner: &Runner,
 ) -> Result<Vec<Point>> {
     let mut points: Vec<Point> = Vec::new();
     for workload in workloads {
@@ -34,7 +33,7 @@ pub fn run(
             for round in 0..rounds as usize {
                 for turn in 0..allocators.len() {
                     let a = (turn + round) % allocators.len();
-                    match measure::run(workload, &allocators[a], &arguments, scratch) {
+                    match measure::run(workload, &allocators[a], &arguments, runner) {
                         Ok(run) => {
                             let figure = |name| run.sample.figures.get(name).copied().unwrap_or(0.0);
                             best[a] = best[a].max(figure("ops") / figure("seconds").max(1e-9));

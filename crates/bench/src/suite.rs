@@ -1,12 +1,11 @@
 //! The allocators, and the rounds: in each, every program runs on every allocator, one right after the other, and who
 //! begins changes, so that a change in the machine's speed falls on all alike.
 
-use crate::measure::{self, Sample};
+use crate::measure::{self, Runner, Sample};
 use crate::plan::{Group, Kind, Workload};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// What everything is set against.
 pub const REFERENCE: &str = "mimalloc2";
@@ -25,14 +24,6 @@ pub struct Allocator {
 }
 
 impl Allocator {
-    /// Has a command run on this allocator.
-    pub fn preload(&self, command: &mut Command) {
-        if let Some(library) = &self.library {
-            command.env("LD_PRELOAD", library);
-        }
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-    }
-
     /// Whether a file that served a call is this allocator's.
     pub fn must_be(&self, file: &str) -> Result<()> {
         let right = match &self.library {
@@ -64,7 +55,7 @@ pub fn run(
     allocators: &[Allocator],
     rounds: u32,
     extra: &[String],
-    scratch: &Path,
+    runner: &Runner,
 ) -> Result<Vec<Cell>> {
     let mut cells: Vec<Cell> = Vec::new();
     let mut checks: Vec<Option<(String, String)>> = vec![None; workloads.len()];
@@ -78,7 +69,7 @@ pub fn run(
     for (w, workload) in workloads.iter().enumerate().filter(|(_, workload)| traced(workload)) {
         eprintln!("bench: {}: is it served by whom it should be?", workload.name);
         for (a, allocator) in allocators.iter().enumerate() {
-            if let Err(error) = measure::who_serves(workload, allocator, scratch) {
+            if let Err(error) = measure::who_serves(workload, allocator, runner) {
                 fail(&mut cells[w * allocators.len() + a], &error);
             }
         }
@@ -96,7 +87,7 @@ pub fn run(
                     continue;
                 }
                 let extra = if matches!(workload.kind, Kind::Own) { extra } else { &[] };
-                match measure::run(workload, &allocators[a], extra, scratch) {
+                match measure::run(workload, &allocators[a], extra, runner) {
                     Ok(run) => {
                         let (who, right) =
                             checks[w].get_or_insert_with(|| (allocators[a].name.clone(), run.check.clone()));

@@ -3,6 +3,7 @@
 
 use crate::{bench_peers, bench_real, build, tools};
 use allokit_bench::machine::Machine;
+use allokit_bench::measure::Runner;
 use allokit_bench::plan::{Group, Kind, OWN, STEPS, Workload};
 use allokit_bench::report;
 use allokit_bench::result::{About, Missing, Report};
@@ -109,8 +110,13 @@ fn default_names() -> Vec<String> {
 }
 
 fn wanted(args: &Args, name: &str, group: Group) -> bool {
-    let group = format!("{group:?}").to_lowercase();
-    args.only.is_empty() || args.only.iter().any(|word| name.contains(word.as_str()) || *word == group)
+    let fits = |word: &String| match word.as_str() {
+        "micro" => group == Group::Micro,
+        "stress" => group == Group::Stress,
+        "real" => group == Group::Real,
+        word => name.contains(word),
+    };
+    args.only.is_empty() || args.only.iter().any(fits)
 }
 
 /// Builds what is needed and runs it; `folder` keeps what was built.
@@ -161,13 +167,14 @@ fn measure(args: &Args, folder: &Path) -> Result<Report> {
     ensure!(!workloads.is_empty(), "no program is called so; cargo xtask bench --list names them all");
 
     let scratch = tempfile::tempdir_in(folder)?;
+    let runner = Runner { launch: compile("launch", &bin)?, scratch: scratch.path().to_path_buf() };
     let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 7 });
     let extra: Vec<String> = if args.quick { vec!["-s".into(), QUICK.into()] } else { vec![] };
     let (cells, points) = if args.scaling.is_empty() {
-        (suite::run(&workloads, &allocators, rounds, &extra, scratch.path())?, Vec::new())
+        (suite::run(&workloads, &allocators, rounds, &extra, &runner)?, Vec::new())
     } else {
         let rounds = args.rounds.unwrap_or(2);
-        (Vec::new(), scaling::run(&workloads, &allocators, &args.scaling, rounds, &extra, scratch.path())?)
+        (Vec::new(), scaling::run(&workloads, &allocators, &args.scaling, rounds, &extra, &runner)?)
     };
     let about =
         |workload: &Workload| About { name: workload.name.clone(), group: workload.group, what: workload.what.clone() };

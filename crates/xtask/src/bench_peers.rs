@@ -39,7 +39,7 @@ pub fn get(names: &[String], folder: &Path) -> Result<(Vec<Allocator>, Vec<Missi
         match one(name, folder) {
             Ok(allocator) => here.push(allocator),
             Err(error) => {
-                let why = format!("{error:#}");
+                let why = short(&error);
                 eprintln!("bench: {name} is MISSING: {why}");
                 missing.push(Missing { name: name.clone(), why });
             }
@@ -47,6 +47,14 @@ pub fn get(names: &[String], folder: &Path) -> Result<(Vec<Allocator>, Vec<Missi
     }
     ensure!(!here.is_empty(), "none of the allocators could be had");
     Ok((here, missing))
+}
+
+/// An error for a report: a failed command can be long, what counts is its end.
+pub fn short(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let mut lines = text.lines();
+    let first: String = lines.next().unwrap_or_default().chars().take(160).collect();
+    lines.next_back().map_or(first.clone(), |last| format!("{first} … {last}"))
 }
 
 fn one(name: &str, folder: &Path) -> Result<Allocator> {

@@ -86,6 +86,13 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// A quick look at some programs and allocators, for a test: the report as JSON. Keeps its files in a folder of its own.
+pub fn smoke(only: &[&str], allocators: &[&str]) -> Result<String> {
+    let list = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+    let args = Args { only: list(only), allocators: list(allocators), rounds: Some(1), quick: true, ..Args::default() };
+    report::json(&measure(&args, &folder().join("smoke"))?)
+}
+
 fn folder() -> PathBuf {
     build::target_dir().join("bench")
 }

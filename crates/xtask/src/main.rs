@@ -10,6 +10,7 @@ mod demo;
 mod install;
 mod sources;
 mod test;
+mod test_bench;
 mod test_conformance;
 mod test_consumers;
 mod test_instr;

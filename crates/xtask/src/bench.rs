@@ -43,7 +43,7 @@ pub struct Args {
     /// Where the page with charts goes [default: target/bench/report.html]
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Where the tables go as Markdown [default: nowhere]
+    /// Where the tables go as Markdown; between the marks of a page that has them [default: nowhere]
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }
@@ -77,13 +77,24 @@ pub fn run(args: &Args) -> Result<()> {
     let html = args.html.clone().unwrap_or_else(|| folder.join("report.html"));
     let mut files = vec![(json, report::json(&report)?), (html, report::page(&report))];
     if let Some(file) = &args.markdown {
-        files.push((file.clone(), report::markdown(&report)));
+        let tables = report::markdown(&report);
+        let old = fs::read_to_string(file).unwrap_or_default();
+        files.push((file.clone(), between_marks(&old, &tables).unwrap_or(tables)));
     }
     for (file, text) in files {
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         println!("{}", file.display());
     }
     Ok(())
+}
+
+/// The page with what stands between its marks replaced; None without marks.
+fn between_marks(page: &str, tables: &str) -> Option<String> {
+    const BEGIN: &str = "<!-- results: begin -->\n";
+    const END: &str = "<!-- results: end -->";
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{tables}{END}{after}"))
 }
 
 /// A quick look at some programs and allocators, for a test: the report as JSON. Keeps its files in a folder of its own.
@@ -234,4 +245,17 @@ fn steps(args: &Args, bin: &Path, missing: &mut Vec<Missing>) -> Result<Vec<Work
         rounds: Some(1),
     };
     Ok(wanted.iter().map(workload).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_keeps_what_is_around_its_marks() {
+        let page = "a\n<!-- results: begin -->\nold\n<!-- results: end -->\nb\n";
+        let right = "a\n<!-- results: begin -->\nnew\n<!-- results: end -->\nb\n";
+        assert_eq!(between_marks(page, "new\n").as_deref(), Some(right));
+        assert_eq!(between_marks("no marks", "new\n"), None);
+    }
 }

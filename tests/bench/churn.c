@@ -45,7 +45,7 @@ static void *run_lane(void *arg)
 
 int main(int argc, char **argv)
 {
-    bench_t bench = bench_begin(argc, argv, 2, "");
-    worker_t sum = run_workers(&bench, run_lane, NULL, bench.threads * 2);
+    bench_t bench = bench_begin(argc, argv, 4, "");
+    worker_t sum = run_workers(&bench, run_lane, NULL, bench.threads);
     return bench_end(&bench, sum.ops, sum.check);
 }

@@ -70,7 +70,7 @@ pub struct Reached {
     pub aim: f64,
     pub more: bool,
     pub reached: Option<f64>,
-    /// The best peer's, for comparison: the reference's ratio is 1 by definition.
+    /// The reference's own, for comparison; as a ratio it is 1 by definition.
     pub reference: Option<f64>,
     pub met: bool,
 }

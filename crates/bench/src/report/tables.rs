@@ -146,8 +146,13 @@ fn reached(report: &Report) -> Sheet {
         let aim = format!("{sign} {}", row.aim);
         vec![row.name.into(), row.unit.into(), aim, optional(row.reached), optional(row.reference), verdict]
     };
-    let rows = targets::reached(report).into_iter().map(row).collect();
-    Sheet { title: "Targets of the native backend".into(), note: String::new(), head, rows }
+    let (measured, other): (Vec<_>, Vec<_>) =
+        targets::reached(report).into_iter().partition(|target| target.reached.is_some());
+    let names: Vec<&str> = other.iter().map(|target| target.name).collect();
+    let note =
+        if names.is_empty() { String::new() } else { format!("Not measured in this run: {}.", names.join("; ")) };
+    let rows = measured.into_iter().map(row).collect();
+    Sheet { title: "Targets of the native backend".into(), note, head, rows }
 }
 
 fn scaling(report: &Report) -> Vec<Sheet> {

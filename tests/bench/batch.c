@@ -4,7 +4,7 @@
  */
 #include "bench.h"
 
-enum { COUNT = 100000, BATCHES = 240, STRIDE = 97 };
+enum { COUNT = 100000, BATCHES = 100, STRIDE = 97 };
 
 static void *work(void *arg)
 {

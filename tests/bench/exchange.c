@@ -6,7 +6,7 @@
 
 #include <stdatomic.h>
 
-enum { PLACES = 4096, GENERATIONS = 10, STEPS = 250000, LOCAL = 64 };
+enum { PLACES = 4096, GENERATIONS = 20, STEPS = 250000, LOCAL = 64 };
 
 static _Atomic(void *) places[PLACES];
 

@@ -7,7 +7,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-enum { ROOM = 4096, BLOCKS = 8000000 };
+enum { ROOM = 4096, BLOCKS = 14000000 };
 
 typedef struct ring {
     _Alignas(64) atomic_size_t head;

@@ -3,7 +3,7 @@
  */
 #include "bench.h"
 
-enum { LIVE = 24, STEPS = 600000 };
+enum { LIVE = 24, STEPS = 1600000 };
 
 static void *work(void *arg)
 {

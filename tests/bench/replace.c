@@ -4,7 +4,7 @@
  */
 #include "bench.h"
 
-enum { LIVE = 60000, STEPS = 16000000 };
+enum { LIVE = 60000, STEPS = 9000000 };
 
 static void *work(void *arg)
 {

@@ -1,12 +1,16 @@
-//! The project's commands: `cargo xtask lib`, `install`, `demo`, `test`. Each one's module says what it does.
+//! The project's commands: `cargo xtask lib`, `install`, `demo`, `bench`, `test`. Each one's module says what it does.
 #![allow(missing_docs)]
 
+mod bench;
+mod bench_peers;
+mod bench_real;
 mod build;
 mod case;
 mod demo;
 mod install;
 mod sources;
 mod test;
+mod test_bench;
 mod test_conformance;
 mod test_consumers;
 mod test_instr;
@@ -19,7 +23,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Allokit's build, install, demo and test commands")]
+#[command(name = "cargo xtask", about = "Allokit's build, install, demo, bench and test commands")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,6 +37,8 @@ enum Command {
     Install(install::Args),
     /// Build all backends, run the Lua and SQLite programs on each, and print the table
     Demo(demo::Args),
+    /// Compare allocators: time, memory and single operations, in one interleaved run
+    Bench(bench::Args),
     /// Print where the C sources of Lua 5.4 and SQLite lie, fetching them the first time
     Sources(sources::Args),
     /// Run all tests
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
         Command::Lib(args) => build::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::Test(args) => test::run(&args),
     };

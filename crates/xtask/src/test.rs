@@ -1,7 +1,9 @@
 //! `cargo xtask test`: every case of every module, two at a time, one line each, and a summary.
 
 use crate::case::{Case, LeftOut};
-use crate::{build, test_conformance, test_consumers, test_instr, test_misuse, test_preload, test_rust, tools};
+use crate::{
+    build, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload, test_rust, tools,
+};
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
     cases.extend(test_preload::cases());
+    cases.extend(test_bench::cases());
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
     }
@@ -84,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn prepare(cases: &[Case]) -> Result<()> {
     let wants =
         |prefixes: &[&str]| cases.iter().any(|case| prefixes.iter().any(|prefix| case.name.starts_with(prefix)));
-    if wants(&["conformance/", "misuse/", "instructions/", "consumers/", "mutants", "header/", "preload/"]) {
+    if wants(&["conformance/", "misuse/", "instructions/", "consumers/", "mutants", "header/", "preload/", "bench/"]) {
         tools::need(&["gcc", "g++", "clang", "make", "ld", "objcopy", "ar"])?;
     }
     for backend in build::BACKENDS {

@@ -74,6 +74,10 @@ const TOOLS: &[Tool] = &[
         "",
         ["g++-aarch64-linux-gnu", "gcc-c++-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", ""],
     ),
+    tool("perl", &["perl"], "", ["perl", "perl", "perl", "perl"]),
+    // Debian's server is redis-check-rdb under another name: its package of tools is enough, and starts no service.
+    tool("redis", &["redis-check-rdb"], "", ["redis-tools", "redis", "redis", "redis"]),
+    tool("libtcmalloc", &LIBTCMALLOC, "", ["libtcmalloc-minimal4", "gperftools-libs", "gperftools", "gperftools"]),
     tool("qemu-aarch64", &["qemu-aarch64", "qemu-aarch64-static"], "", ["qemu-user", "qemu-user", "qemu-user", ""]),
 ];
 
@@ -86,6 +90,12 @@ const LIBCLANG: [&str; 7] = [
     "/usr/local/lib/libclang*.so*",
     "/opt/homebrew/opt/llvm/lib/libclang*.dylib",
     "/usr/local/opt/llvm/lib/libclang*.dylib",
+];
+
+const LIBTCMALLOC: [&str; 3] = [
+    "/usr/lib/*-linux-gnu/libtcmalloc_minimal.so.4",
+    "/usr/lib64/libtcmalloc_minimal.so.4",
+    "/usr/lib/libtcmalloc_minimal.so.4",
 ];
 
 /// Makes sure that the tools are here: `need(&["cmake", "ninja|make"])`. A name is one of the table's, or several with

@@ -15,8 +15,7 @@ use crate::upkeep;
 use allokit_platform::barrier;
 use core::ptr;
 
-/// One for each list of the runs, up to 32 MiB.
-const SLOTS: usize = 96;
+const SLOTS: usize = runs::CACHED_LISTS;
 /// What a heap's cache may hold in all.
 const UNITS_MOST: u32 = if cfg!(miri) { 4 } else { (32 << 20) / UNIT as u32 };
 
@@ -146,8 +145,8 @@ impl Cache {
     /// As [`Cache::release_older`].
     ///
     /// # Safety
-    /// No other thread is or comes inside: the calling thread's own cache, one that is closed, or that of a thread that
-    /// has ended.
+    /// No other thread is or comes inside: one that is closed, or, while nobody else empties caches, the calling thread's
+    /// own or that of a thread that has ended.
     pub(crate) unsafe fn empty_older(&self, epochs: u16) {
         for slot in 0..SLOTS {
             if self.is_older(slot, epochs) {

@@ -895,7 +895,7 @@ pub(crate) unsafe fn retire(heap: *mut Heap) {
     // SAFETY: the caller's promise: bins and outbox are ours; the pages are touched under the lock.
     unsafe {
         empty_outbox(heap);
-        (*heap).cache.empty_older(0);
+        empty_cache(heap);
         let guard = (*heap).lock.lock();
         empty_bins(heap);
         while has_inbox(heap) {
@@ -919,7 +919,7 @@ pub(crate) fn release_own() {
     // SAFETY: the heap is this thread's.
     unsafe {
         empty_outbox(heap);
-        (*heap).cache.empty_older(0);
+        empty_cache(heap);
         let _guard = (*heap).lock.lock();
         empty_bins(heap);
         while has_inbox(heap) {
@@ -936,6 +936,13 @@ unsafe fn empty_outbox(heap: *mut Heap) {
             flush(&raw mut (*heap).outbox[index]);
         }
     }
+}
+
+/// Empties the cache of the calling thread's heap, or of one that has no thread any more, while nobody else does.
+unsafe fn empty_cache(heap: *mut Heap) {
+    let _one = upkeep::lock().lock();
+    // SAFETY: the caller owns the cache; others come inside under this lock only.
+    unsafe { (*heap).cache.empty_older(0) };
 }
 
 unsafe fn empty_bins(heap: *mut Heap) {

@@ -24,6 +24,8 @@ use core::ptr;
 
 const LISTS: usize = 256;
 const EXACT: usize = 64;
+/// The lists of runs up to 32 MiB, for which a heap's cache has slots.
+pub(crate) const CACHED_LISTS: usize = 96;
 /// How many runs of a list that may hold shorter ones are looked at for the best fit.
 const LOOKS: usize = 32;
 

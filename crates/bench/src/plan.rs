@@ -129,7 +129,7 @@ const fn figure(name: &'static str, what: &'static str, unit: &'static str) -> F
     Figure { name, what, unit, more: false }
 }
 
-/// The figures of the micro programs, in the order of the report.
+/// The figures that programs print beside their operations, in the order of the report.
 pub const FIGURES: &[Figure] = &[
     figure("lifo64", "alloc+free 64 B, LIFO", "ns"),
     figure("steps_lifo64", "the same, instructions", "instr"),
@@ -151,6 +151,7 @@ pub const FIGURES: &[Figure] = &[
     Figure { name: "return", what: "200 MiB of small blocks freed, 2 s: went back", unit: "%", more: true },
     Figure { name: "return_large", what: "200 MiB of 1 MiB blocks freed, 2 s: went back", unit: "%", more: true },
     figure("idle", "4 idle threads after freeing 200 MiB hold", "MiB"),
+    figure("rss_per_live", "fragment: resident by live bytes", "ratio"),
     figure("rest", "small program at rest, resident", "KiB"),
     figure("rest_anonymous", "of that not backed by a file", "KiB"),
 ];

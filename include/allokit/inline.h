@@ -69,7 +69,10 @@ static __inline__ __attribute__((__always_inline__, __unused__)) void *ak_inline
 
 static __inline__ __attribute__((__always_inline__, __unused__)) void ak_inline_push_(ak_inline_bin_t *bin, void *ptr)
 {
-    ak_inline_block_t *block = (ak_inline_block_t *)ptr;
+    ak_inline_block_t *block;
+    /* What the compiler knows of the block's size is over: there is room for `next`, whatever was asked for. */
+    __asm__("" : "+r"(ptr));
+    block = (ak_inline_block_t *)ptr;
     block->next = bin->head;
     /* In this order: the child of a fork in between finds a whole list. */
     __atomic_signal_fence(__ATOMIC_RELEASE);

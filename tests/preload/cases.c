@@ -813,7 +813,9 @@ CASE(memory_runs_out) {
                 if (sizes[i] <= 1000 && n > 900000) break;
             }
         }
-        CHECK_MSG(total > (size_t)200 * MIB, "only %zu KiB of 600 MiB were to be had", total / KIB);
+        /* A limit that comes after the start leaves no address space for what tracking notes of further stretches. */
+        size_t least = getenv("ALLOKIT_TRACK") != NULL ? (size_t)20 * MIB : (size_t)200 * MIB;
+        CHECK_MSG(total > least, "only %zu KiB of 600 MiB were to be had", total / KIB);
         while (n > 0) free(kept[--n]);
     }
 }

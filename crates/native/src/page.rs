@@ -57,11 +57,11 @@ impl KindCell {
 #[repr(C, align(64))]
 pub(crate) struct Page {
     // -- pages: under the owner's lock
-    /// No word of [`Bits`] before this one has a bit.
+    /// No word of [`Page::bits`] before this one has a bit.
     pub first: u32,
     /// Blocks that are live, in a bin or on their way home.
     pub used: u32,
-    /// Blocks that came home: as many as there are bits in the page's [`Bits`].
+    /// Blocks that came home: as many as there are bits in [`Page::bits`].
     pub free_count: u32,
     /// Blocks made so far: the first `carved` of `capacity`.
     pub carved: u32,
@@ -91,7 +91,9 @@ pub(crate) struct Page {
     pub next: *mut Page,
     /// The one before; null for the first.
     pub prev: *mut Page,
-    // -- second line: dirty free runs by age, under the lock of the runs
+    // -- second line: the bits of a page with few blocks, see [`Page::bits`]
+    bits: [u64; IN_PAGE],
+    // -- and dirty free runs by age, under the lock of the runs
     /// When the run was freed, in ms.
     pub freed_at: u64,
     /// The next younger one.
@@ -100,11 +102,15 @@ pub(crate) struct Page {
     pub older: *mut Page,
 }
 
-/// A bit for each block of a page, set while the block is free and at home: outside the blocks, so that a block that goes
-/// home is not touched, one that comes home twice is seen, and blocks are handed out in the order of their addresses.
+/// The bits of a page of one unit: see [`Page::bits`].
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Bits(UnsafeCell<[u64; UNIT / 16 / 64]>);
+pub(crate) struct Bits<const WORDS: usize>(UnsafeCell<[u64; WORDS]>);
+
+/// Words for the blocks of a page of 16-byte blocks; for those of 64 bytes; in the page's own record.
+pub(crate) const MOST: usize = UNIT / 16 / 64;
+pub(crate) const MANY: usize = UNIT / 64 / 64;
+const IN_PAGE: usize = 5;
 
 /// The page of a block (a pointer into a unit whose word is that of a page).
 ///
@@ -187,13 +193,23 @@ impl Page {
         }
     }
 
-    /// The bits of a page, an array of words.
+    /// A bit for each block of a page, set while the block is free and at home, as an array of words: outside the blocks,
+    /// so that a block that goes home is not touched, one that comes home twice is seen, and blocks are handed out in the
+    /// order of their addresses. In the page's own record where they fit, else in arrays apart: as close together as the
+    /// class allows, since they stay when the page goes.
     ///
     /// # Safety
     /// `page` is a page; the bits are read and written under its owner's lock.
+    #[inline(always)]
     pub(crate) unsafe fn bits(page: *mut Page) -> *mut u64 {
         // SAFETY: the caller's promise.
-        unsafe { table::bits((*page).start.addr()).cast() }
+        unsafe {
+            let words = (*page).capacity.div_ceil(64) as usize;
+            if words <= IN_PAGE {
+                return (&raw mut (*page).bits).cast();
+            }
+            table::bits((*page).start.addr(), words)
+        }
     }
 
     /// Takes a block home. False when it is at home already: it was freed twice.

@@ -11,7 +11,7 @@
 
 use crate::classes::{BINS, UNIT_SHIFT};
 use crate::heap::{Bin, Heap};
-use crate::page::{Bits, Page};
+use crate::page::{Bits, MANY, MOST, Page};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use allokit_platform::{AddressMap, pages};
 
@@ -38,7 +38,8 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 struct Leaf {
     words: [AtomicU64; UNITS_PER_LEAF],
     pages: [Page; UNITS_PER_LEAF],
-    bits: [Bits; UNITS_PER_LEAF],
+    many: [Bits<MANY>; UNITS_PER_LEAF],
+    most: [Bits<MOST>; UNITS_PER_LEAF],
 }
 
 static MAP: AddressMap<{ size_of::<Leaf>() }> = AddressMap::new();
@@ -202,13 +203,19 @@ pub(crate) fn page(addr: usize) -> *mut Page {
     unsafe { &raw mut (*leaf).pages[index(addr)] }
 }
 
-/// The bits of the page that begins in the unit of `addr`, which is covered.
+/// Room for `words` words of bits (at most [`MOST`]) of the page that begins in the unit of `addr`, which is covered.
 #[inline]
-pub(crate) fn bits(addr: usize) -> *mut Bits {
+pub(crate) fn bits(addr: usize, words: usize) -> *mut u64 {
     let leaf = MAP.leaf(addr).cast::<Leaf>();
-    debug_assert!(!leaf.is_null());
+    debug_assert!(!leaf.is_null() && words <= MOST);
     // SAFETY: the index is within the leaf.
-    unsafe { &raw mut (*leaf).bits[index(addr)] }
+    unsafe {
+        if words <= MANY {
+            (&raw mut (*leaf).many[index(addr)]).cast()
+        } else {
+            (&raw mut (*leaf).most[index(addr)]).cast()
+        }
+    }
 }
 
 /// Makes the leaves for `bytes` from `first`. False when there is no memory for them.

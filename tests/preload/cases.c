@@ -449,6 +449,7 @@ CASE(c23_frees) {
     }
     free_sized_(NULL, 10);
     free_aligned_sized_(NULL, 64, 10);
+    if (getenv("CASES_EMULATED") != NULL) return; /* the emulator's own memory is counted */
     CHECK_MSG(status_kib("VmRSS") < 100 * KIB, "%ld KiB", status_kib("VmRSS"));
 }
 

@@ -11,8 +11,10 @@ use std::process::Command;
 const CALLS: u64 = 32;
 /// What `ak_alloc` may add to a foreign backend's call, in instructions: with tracking built in and off, and without it.
 const ADDED: [(bool, u64); 2] = [(true, 12), (false, 8)];
-/// What a call on the native backend may cost, loop and call included: alloc, free.
-const NATIVE: [(&str, u64); 2] = [("alloc", 25), ("free", 34)];
+/// What a call on the native backend may cost, loop and call included (about 6): alloc, free.
+const NATIVE: [(&str, u64); 2] = [("alloc", 19), ("free", 22)];
+/// What a pair of the fast path in the caller may cost, loop included (3).
+const INLINE: [(&str, u64); 2] = [("unsized", 24), ("sized", 20)];
 
 /// One call's instructions, the loop's included.
 struct Counter {
@@ -35,10 +37,14 @@ impl Counter {
         command.arg(format!("-DALLOC={}", functions.0)).arg(format!("-DFREE={}", functions.1));
         command.arg("-o").arg(&program).arg(source).args(libraries).args(["-lpthread", "-ldl", "-lm"]);
         tools::run(&mut command)?;
-        let text = tools::output(Command::new(self.folder.path().join("count")).arg(&program).arg(which))
+        Ok(self.steps(&program, which)? / CALLS)
+    }
+
+    /// The instructions between the marks of a program.
+    fn steps(&self, program: &Path, which: &str) -> Result<u64> {
+        let text = tools::output(Command::new(self.folder.path().join("count")).arg(program).arg(which))
             .map_err(|error| LeftOut::because(format!("single-stepping does not work here: {error:#}")))?;
-        let steps: u64 = text.trim().parse().with_context(|| format!("count printed {text:?}"))?;
-        Ok(steps / CALLS)
+        text.trim().parse().with_context(|| format!("count printed {text:?}"))
     }
 }
 
@@ -76,7 +82,11 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(format!("instructions/{backend}/{mode}"), move || added(backend, track, budget)));
         }
     }
-    cases.push(Case::new("instructions/native", native));
+    for track in [true, false] {
+        let name = if track { "instructions/native/tracking-off" } else { "instructions/native/no-tracking" };
+        cases.push(Case::new(name, move || native(track)));
+    }
+    cases.push(Case::new("instructions/inline", inline));
     cases
 }
 
@@ -96,13 +106,30 @@ fn added(backend: &str, track: bool, budget: u64) -> Result<()> {
     Ok(())
 }
 
-fn native() -> Result<()> {
-    let built = build::build_with(&Options { track: false, ..Options::new("native") })?;
+fn native(track: bool) -> Result<()> {
+    let built = build::build_with(&Options { track, ..Options::new("native") })?;
     let counter = Counter::new()?;
     for (which, budget) in NATIVE {
         let cost = counter.count("native", ("ak_alloc", "ak_free"), &[&built.static_lib], which)?;
         ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
         ensure!(cost <= budget, "{which} on native costs {cost} instructions, loop included; {budget} are allowed");
+    }
+    Ok(())
+}
+
+fn inline() -> Result<()> {
+    let built = build::build("native", true, None)?;
+    let counter = Counter::new()?;
+    let program = counter.folder.path().join("inline");
+    let root = build::root();
+    let mut command = Command::new("gcc");
+    command.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-DAK_INLINE_NATIVE", "-I"]);
+    command.arg(root.join("include")).arg("-o").arg(&program).arg(root.join("tests/instr/inline.c"));
+    tools::run(command.arg(&built.static_lib).args(["-lpthread", "-ldl"]))?;
+    for (which, budget) in INLINE {
+        let cost = counter.steps(&program, which)? / CALLS;
+        ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
+        ensure!(cost <= budget, "a pair, {which}, costs {cost} instructions, loop included; {budget} are allowed");
     }
     Ok(())
 }

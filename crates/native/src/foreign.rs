@@ -36,7 +36,9 @@ fn others(ptr: *const u8, what: &str) -> &'static Others {
 ///
 /// # Safety
 /// The caller gives the block up.
-pub(crate) unsafe fn free(ptr: *mut u8) {
+#[cold]
+#[inline(never)]
+pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
     if !ptr.is_null() {
         // SAFETY: the caller's promise; it is no block of ours.
         unsafe { (others(ptr, "free").free)(ptr) }

@@ -138,7 +138,8 @@ pub(crate) unsafe fn usable(ptr: *const u8) -> usize {
 
 /// # Safety
 /// `ptr` lies in a unit whose word is that of a large block, and the caller gives it up.
-pub(crate) unsafe fn free(ptr: *mut u8) {
+#[inline(never)]
+pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut page = page_of(ptr, "free");

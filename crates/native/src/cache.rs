@@ -16,8 +16,8 @@ use allokit_platform::barrier;
 use core::ptr;
 
 const SLOTS: usize = runs::CACHED_LISTS;
-/// What a heap's cache may hold in all.
-const UNITS_MOST: u32 = if cfg!(miri) { 4 } else { (32 << 20) / UNIT as u32 };
+/// What a heap's cache may hold in all, unless it is one run alone.
+const UNITS_MOST: u32 = if cfg!(miri) { 4 } else { (8 << 20) / UNIT as u32 };
 
 /// See the module's head.
 pub(crate) struct Cache {
@@ -105,7 +105,7 @@ impl Cache {
             if !old.is_null() {
                 units -= (*old).units;
             }
-            let out = if units > UNITS_MOST {
+            let out = if units > UNITS_MOST && units > (*page).units {
                 page
             } else {
                 self.units.store(units, Ordering::Relaxed);

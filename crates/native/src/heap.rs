@@ -55,7 +55,8 @@ struct Batch {
 
 const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left: 0 };
 
-const BATCHES: usize = 16;
+/// More than classes: a thread that frees another one's blocks of all sizes keeps a batch of each.
+const BATCHES: usize = if cfg!(loom) { 4 } else { 128 };
 /// How many blocks go home at a time.
 const AWAY: usize = 128;
 /// How many batches of the inbox are looked at at a time.
@@ -85,6 +86,7 @@ pub(crate) struct Heap {
     outbox: [Batch; BATCHES],
     /// The head of each bin that was found full: it is as long as that has not changed.
     full: [*mut Block; BINS],
+    has_full: bool,
     /// Blocks on their way home.
     away: [*mut Block; AWAY],
     away_count: usize,
@@ -145,6 +147,7 @@ const fn blank() -> Heap {
         tiny: classes::tiny_offsets(size_of::<Bin>()),
         outbox: [EMPTY_BATCH; BATCHES],
         full: [ptr::null_mut(); BINS],
+        has_full: false,
         away: [ptr::null_mut(); AWAY],
         away_count: 0,
         exit_rounds: 0,
@@ -294,6 +297,7 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
         }
         let mut fresh = if IDLE_COUNT.load(Ordering::Relaxed) > 0 { adopt(heap, class) } else { ptr::null_mut() };
         if fresh.is_null() {
+            empty_full_bins(heap);
             fresh = new_page(heap, class);
         }
         if !fresh.is_null() {
@@ -445,6 +449,7 @@ pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
                 return look_around(heap);
             }
             (*heap).full[class] = (*bin).head;
+            (*heap).has_full = true;
         }
         let count = (*heap).away_count;
         (*heap).away[count] = ptr.cast();
@@ -457,6 +462,28 @@ pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
                 drain(heap, true, DRAIN);
             });
             look_around(heap);
+        }
+    }
+}
+
+/// Sends home what lies in bins that are full and that nobody takes from: each of their blocks may keep a page that could
+/// serve as another class's.
+unsafe fn empty_full_bins(heap: *mut Heap) {
+    // SAFETY: the bins are the caller's; the lock is held.
+    unsafe {
+        if !(*heap).has_full {
+            return;
+        }
+        (*heap).has_full = false;
+        empty_away(heap);
+        for class in 1..=CLASS_COUNT {
+            let full = (*heap).full[class];
+            (*heap).full[class] = ptr::null_mut();
+            let bin = &raw mut (*heap).bins[class];
+            if !full.is_null() && full == (*bin).head {
+                (*bin).head = ptr::null_mut();
+                send_home(heap, full);
+            }
         }
     }
 }
@@ -493,8 +520,21 @@ unsafe fn empty_away(heap: *mut Heap) {
     unsafe {
         let count = (*heap).away_count;
         (*heap).away_count = 0;
+        // Rows of frees often lie in one page: it is looked up once.
+        let (mut unit, mut page) = (usize::MAX, ptr::null_mut());
         for index in 0..count {
-            send_one_home(heap, (*heap).away[index]);
+            let block = (*heap).away[index];
+            if block.addr() >> classes::UNIT_SHIFT != unit {
+                if !table::word(block.addr()).is_owned_by(heap) {
+                    send_one_home(heap, block);
+                    continue;
+                }
+                unit = block.addr() >> classes::UNIT_SHIFT;
+                page = page::of_block(block.addr());
+            }
+            if !home(heap, page, block) {
+                unit = usize::MAX;
+            }
         }
     }
 }
@@ -507,6 +547,7 @@ unsafe fn age_bins(heap: *mut Heap) {
     // SAFETY: the bins are this thread's; the pages are touched under the lock.
     unsafe {
         (*heap).epoch = upkeep::epoch();
+        empty_outbox(heap);
         let _guard = (*heap).lock.lock();
         empty_away(heap);
         for class in 1..=CLASS_COUNT {
@@ -567,7 +608,7 @@ unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
     unsafe {
         let word = table::word(block.addr());
         if word.is_owned_by(heap) {
-            home(heap, page::of_block(block.addr()), block);
+            let _ = home(heap, page::of_block(block.addr()), block);
         } else {
             debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
             if word.is_small() {
@@ -578,8 +619,9 @@ unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
     }
 }
 
-/// Gives a block back to its page; an empty page goes back to the runs.
-unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) {
+/// Gives a block back to its page; an empty page goes back to the runs, and false says so.
+#[inline]
+unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) -> bool {
     // SAFETY: as in `send_home`.
     unsafe {
         debug_assert!((*page).kind.get() == Kind::Small && (*page).heap.load(Ordering::Relaxed) == heap);
@@ -593,9 +635,12 @@ unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) {
             Page::retire(page);
             (*page).kind.set(Kind::Busy);
             runs::give(page, false);
-        } else if !(*page).queued {
+            return false;
+        }
+        if !(*page).queued {
             enqueue(heap, page);
         }
+        true
     }
 }
 
@@ -714,7 +759,7 @@ pub(crate) unsafe fn free_remote(heap: *mut Heap, word: Word, ptr: *mut u8) {
         (*batch).head = block;
         (*batch).left -= 1;
         if (*batch).left == 0 {
-            flush_and_relieve(batch);
+            flush_and_relieve(heap, batch);
         }
     }
 }
@@ -746,14 +791,14 @@ unsafe fn change_batch(heap: *mut Heap, batch: *mut Batch, word: Word, block: *m
 
 #[cold]
 #[inline(never)]
-unsafe fn flush_and_relieve(batch: *mut Batch) {
+unsafe fn flush_and_relieve(heap: *mut Heap, batch: *mut Batch) {
     // SAFETY: as in `flush`.
     unsafe {
         let word = (*batch).word;
         flush(batch);
         relieve(word.heap());
+        look_around(heap);
     }
-    upkeep::tick();
 }
 
 /// Sends a batch.

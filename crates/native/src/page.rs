@@ -93,6 +93,8 @@ pub(crate) struct Page {
     pub prev: *mut Page,
     // -- second line: the bits of a page with few blocks, see [`Page::bits`]
     bits: [u64; IN_PAGE],
+    /// Where its bits are.
+    bits_at: *mut u64,
     // -- and dirty free runs by age, under the lock of the runs
     /// When the run was freed, in ms.
     pub freed_at: u64,
@@ -110,7 +112,7 @@ pub(crate) struct Bits<const WORDS: usize>(UnsafeCell<[u64; WORDS]>);
 /// Words for the blocks of a page of 16-byte blocks; for those of 64 bytes; in the page's own record.
 pub(crate) const MOST: usize = UNIT / 16 / 64;
 pub(crate) const MANY: usize = UNIT / 64 / 64;
-const IN_PAGE: usize = 5;
+const IN_PAGE: usize = 4;
 
 /// The page of a block (a pointer into a unit whose word is that of a page).
 ///
@@ -155,6 +157,9 @@ impl Page {
             (*page).queued = false;
             (*page).kind.set(Kind::Small);
             let start = (*page).start;
+            let words = about.capacity.div_ceil(64) as usize;
+            (*page).bits_at =
+                if words <= IN_PAGE { (&raw mut (*page).bits).cast() } else { table::bits(start.addr(), words) };
             for unit in 1..about.units as usize {
                 let inside = table::page(start.addr() + unit * UNIT);
                 (*inside).kind.set(Kind::Inside);
@@ -203,13 +208,7 @@ impl Page {
     #[inline(always)]
     pub(crate) unsafe fn bits(page: *mut Page) -> *mut u64 {
         // SAFETY: the caller's promise.
-        unsafe {
-            let words = (*page).capacity.div_ceil(64) as usize;
-            if words <= IN_PAGE {
-                return (&raw mut (*page).bits).cast();
-            }
-            table::bits((*page).start.addr(), words)
-        }
+        unsafe { (*page).bits_at }
     }
 
     /// Takes a block home. False when it is at home already: it was freed twice.

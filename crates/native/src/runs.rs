@@ -35,7 +35,7 @@ const RESERVE_MOST: usize = if cfg!(miri) { 1 << 20 } else { 64 << 30 };
 /// A reservation where address space is limited.
 const RESERVE_LIMITED: usize = 32 << 20;
 /// Huge pages are asked for beyond so much committed memory: a small heap would only grow by them.
-const HUGE_FROM: usize = 8 << 20;
+const HUGE_FROM: usize = 4 << 20;
 /// How large a huge page is; reservations begin at a multiple of it.
 const HUGE_PAGE: usize = 2 << 20;
 /// How much is committed at a time.

@@ -82,7 +82,7 @@ impl Word {
     /// A number that differs between heaps and classes.
     #[inline(always)]
     pub(crate) fn spread(self) -> usize {
-        (self.0 >> 4 ^ self.0 >> 12) as usize
+        ((self.0 >> 4) + (self.0 >> 12) * 37) as usize
     }
 
     #[inline(always)]

@@ -209,7 +209,9 @@ fn aarch64() -> Result<()> {
     let emulated = |program: &Path, arguments: &[&str], level: &str| -> Result<tools::Done> {
         let mut command = clean(tools::find("qemu-aarch64")?);
         command.env("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu"); // where cross compilers keep the target's libc
-        for (name, value) in [("LD_PRELOAD", &*library.to_string_lossy()), ("ALLOKIT_TRACK", level), ("CASES_EMULATED", "1")] {
+        for (name, value) in
+            [("LD_PRELOAD", &*library.to_string_lossy()), ("ALLOKIT_TRACK", level), ("CASES_EMULATED", "1")]
+        {
             command.arg("-E").arg(format!("{name}={value}"));
         }
         tools::attempt(command.env("CASES_PRELOAD", &library).arg(program).args(arguments))

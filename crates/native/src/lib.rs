@@ -25,6 +25,8 @@ mod fork;
 mod heap;
 mod large;
 mod page;
+#[cfg(test)]
+mod property;
 mod runs;
 mod sync;
 mod table;

@@ -5,6 +5,7 @@ use crate::page::{Kind, Page};
 use crate::table::{self, Word};
 use crate::{Native, heap, runs, upkeep};
 use allokit_core::MAX_SIZE;
+use allokit_platform::pages::Remapped;
 use allokit_platform::{keep_errno, pages};
 
 /// From this size on, a block that must move is remapped, not copied. Each move may cost a mapping for good, which the
@@ -199,14 +200,17 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
         }
         let start = (*moved).start;
         let bytes = have * UNIT;
-        let remapped = bytes >= REMAP_FROM && pages::remap(ptr, start, bytes);
-        if !remapped {
-            start.copy_from_nonoverlapping(ptr, bytes);
+        let how = if bytes >= REMAP_FROM { pages::remap(ptr, start, bytes) } else { Remapped::Copy };
+        match how {
+            Remapped::Moved => {}
+            Remapped::Copy => start.copy_from_nonoverlapping(ptr, bytes),
+            // The run stays taken for good: it is address space without memory.
+            Remapped::TargetLost => return Native::fail(),
         }
         settle(moved);
         table::set_word(ptr.addr(), Word::NONE);
         (*page).kind.set(Kind::Busy);
-        runs::give(page, remapped);
+        runs::give(page, how == Remapped::Moved);
         start
     }
 }

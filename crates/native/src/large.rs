@@ -29,8 +29,8 @@ pub(crate) fn alloc(size: usize, align: usize, zeroed: bool) -> *mut u8 {
                 if zeroed {
                     clear(start, size, (*page).units as usize * UNIT);
                 }
-                (*page).kind.set(Kind::Large);
                 table::set_word(start.addr(), Word::large());
+                (*page).kind.set(Kind::Large);
                 return start;
             }
         }
@@ -105,16 +105,17 @@ fn take_with_room(units: usize) -> *mut Page {
     page
 }
 
-/// Marks a taken run as a large block.
+/// Marks a taken run as a large block. (Here and wherever one comes or goes: a run of kind `Large` has its word, also for
+/// a check or a fork between two stores.)
 unsafe fn settle(page: *mut Page) {
     // SAFETY: the run is the caller's.
     unsafe {
-        (*page).kind.set(Kind::Large);
         let units = (*page).units as usize;
         if units > 1 {
             (*table::page((*page).start.addr() + (units - 1) * UNIT)).kind.set(Kind::LargeEnd);
         }
         table::set_word((*page).start.addr(), Word::large());
+        (*page).kind.set(Kind::Large);
     }
 }
 
@@ -143,8 +144,8 @@ pub(crate) unsafe fn free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut page = page_of(ptr, "free");
-        table::set_word(ptr.addr(), Word::NONE);
         (*page).kind.set(Kind::Cached);
+        table::set_word(ptr.addr(), Word::NONE);
         let heap = heap::with_cache();
         if !heap.is_null() {
             page = (*heap).cache.give(page);
@@ -208,8 +209,8 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
             Remapped::TargetLost => return Native::fail(),
         }
         settle(moved);
-        table::set_word(ptr.addr(), Word::NONE);
         (*page).kind.set(Kind::Busy);
+        table::set_word(ptr.addr(), Word::NONE);
         runs::give(page, how == Remapped::Moved);
         start
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every case of every module, two at a time, one line each, and a summary.
 
 use crate::case::{Case, LeftOut};
-use crate::{build, test_conformance, test_consumers, test_instr, test_misuse, test_rust, tools};
+use crate::{build, proof, test_conformance, test_consumers, test_instr, test_misuse, test_rust, tools};
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ pub struct Args {
     /// List the cases and run none
     #[arg(long)]
     list: bool,
-    /// Leave out Miri, emulation and the mutants
+    /// Leave out Miri, the sanitizers, emulation and the mutants
     #[arg(long)]
     quick: bool,
 }
@@ -31,6 +31,7 @@ enum Outcome {
 pub fn run(args: &Args) -> Result<()> {
     let mut cases: Vec<Case> = Vec::new();
     cases.extend(test_rust::cases());
+    cases.extend(proof::cases());
     cases.extend(test_conformance::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
@@ -39,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
     }
     if args.quick {
-        cases.retain(|case| !["miri/", "aarch64", "mutants"].iter().any(|slow| case.name.contains(slow)));
+        cases.retain(|case| !["miri/", "sanitizer/", "aarch64", "mutants"].iter().any(|slow| case.name.contains(slow)));
     }
     ensure!(!cases.is_empty(), "no case is called so; cargo xtask test --list names them all");
     if args.list {

@@ -161,10 +161,19 @@ impl Cache {
         }
     }
 
-    /// In a forked child: whoever was inside does not exist here.
+    /// In a forked child: whoever was inside does not exist here, and may have left between two stores.
     pub(crate) fn reopen(&self) {
         self.busy.store(false, Ordering::Relaxed);
         self.closed.store(false, Ordering::Relaxed);
+        let mut units = 0;
+        for slot in &self.slots {
+            let page = slot.load(Ordering::Relaxed);
+            if !page.is_null() {
+                // SAFETY: a run in a slot has metadata, and no other thread exists.
+                units += unsafe { (*page).units };
+            }
+        }
+        self.units.store(units, Ordering::Relaxed);
     }
 
     /// Counts the faults; by the heap's own thread.

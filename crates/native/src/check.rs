@@ -3,7 +3,7 @@
 use crate::classes;
 use crate::heap;
 use crate::page::{Kind, Page};
-use crate::{runs, table};
+use crate::{runs, table, upkeep};
 
 /// Verifies the heap and returns the number of faults. Other threads wait at their slow paths meanwhile, so pages and
 /// queues are seen whole; the bins of the calling thread are verified, those of others are not. Large blocks that are
@@ -11,6 +11,8 @@ use crate::{runs, table};
 #[must_use]
 pub fn check() -> usize {
     let mut faults = 0;
+    // Nobody empties the calling thread's cache meanwhile.
+    let _one = upkeep::lock().lock();
     heap::stop_all(true);
     heap::for_each(|heap| faults += heap::check_heap(heap));
     faults += runs::check(check_run);

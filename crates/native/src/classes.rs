@@ -131,7 +131,8 @@ pub(crate) fn of_small(size: usize) -> usize {
 /// The class of any size up to [`SMALL_MAX`].
 #[cfg(test)]
 pub(crate) fn of(size: usize) -> usize {
-    if size <= TABLE_MAX { tiny_offsets(1)[size.div_ceil(16)] as usize } else { of_small(size) }
+    const NUMBERS: [u16; TINY_COUNT] = tiny_offsets(1);
+    if size <= TABLE_MAX { NUMBERS[size.div_ceil(16)] as usize } else { of_small(size) }
 }
 
 /// The number of the block of a class that begins (or covers the byte) at `offset` in its page.
@@ -172,10 +173,7 @@ mod tests {
     fn every_byte_of_a_page_has_its_block() {
         for class in 1..=CLASS_COUNT {
             let about = get(class);
-            for offset in 0..about.units as usize * UNIT {
-                if cfg!(miri) && !offset.is_multiple_of(4099) {
-                    continue;
-                }
+            for offset in (0..about.units as usize * UNIT).step_by(if cfg!(miri) { 4099 } else { 1 }) {
                 assert_eq!(number(class, offset), offset / class_size(class), "class {class}, byte {offset}");
             }
         }

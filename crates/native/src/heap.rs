@@ -56,7 +56,7 @@ struct Batch {
 const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left: 0 };
 
 /// More than classes: a thread that frees another one's blocks of all sizes keeps a batch of each.
-const BATCHES: usize = if cfg!(loom) { 4 } else { 128 };
+const BATCHES: usize = 128;
 /// How many blocks go home at a time.
 const AWAY: usize = 128;
 /// How many batches of the inbox are looked at at a time.

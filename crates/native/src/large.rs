@@ -5,6 +5,7 @@ use crate::page::{Kind, Page};
 use crate::table::{self, Word};
 use crate::{Native, heap, runs, upkeep};
 use allokit_core::MAX_SIZE;
+use allokit_platform::pages::Remapped;
 use allokit_platform::{keep_errno, pages};
 
 /// From this size on, a block that must move is remapped, not copied. Each move may cost a mapping for good, which the
@@ -28,8 +29,8 @@ pub(crate) fn alloc(size: usize, align: usize, zeroed: bool) -> *mut u8 {
                 if zeroed {
                     clear(start, size, (*page).units as usize * UNIT);
                 }
-                (*page).kind.set(Kind::Large);
                 table::set_word(start.addr(), Word::large());
+                (*page).kind.set(Kind::Large);
                 return start;
             }
         }
@@ -104,16 +105,17 @@ fn take_with_room(units: usize) -> *mut Page {
     page
 }
 
-/// Marks a taken run as a large block.
+/// Marks a taken run as a large block. (Here and wherever one comes or goes: a run of kind `Large` has its word, also for
+/// a check or a fork between two stores.)
 unsafe fn settle(page: *mut Page) {
     // SAFETY: the run is the caller's.
     unsafe {
-        (*page).kind.set(Kind::Large);
         let units = (*page).units as usize;
         if units > 1 {
             (*table::page((*page).start.addr() + (units - 1) * UNIT)).kind.set(Kind::LargeEnd);
         }
         table::set_word((*page).start.addr(), Word::large());
+        (*page).kind.set(Kind::Large);
     }
 }
 
@@ -143,8 +145,8 @@ pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut page = page_of(ptr, "free");
-        table::set_word(ptr.addr(), Word::NONE);
         (*page).kind.set(Kind::Cached);
+        table::set_word(ptr.addr(), Word::NONE);
         let heap = heap::with_cache();
         if !heap.is_null() {
             page = (*heap).cache.give(page);
@@ -200,14 +202,17 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
         }
         let start = (*moved).start;
         let bytes = have * UNIT;
-        let remapped = bytes >= REMAP_FROM && pages::remap(ptr, start, bytes);
-        if !remapped {
-            start.copy_from_nonoverlapping(ptr, bytes);
+        let how = if bytes >= REMAP_FROM { pages::remap(ptr, start, bytes) } else { Remapped::Copy };
+        match how {
+            Remapped::Moved => {}
+            Remapped::Copy => start.copy_from_nonoverlapping(ptr, bytes),
+            // The run stays taken for good: it is address space without memory.
+            Remapped::TargetLost => return Native::fail(),
         }
         settle(moved);
-        table::set_word(ptr.addr(), Word::NONE);
         (*page).kind.set(Kind::Busy);
-        runs::give(page, remapped);
+        table::set_word(ptr.addr(), Word::NONE);
+        runs::give(page, how == Remapped::Moved);
         start
     }
 }

@@ -26,6 +26,8 @@ mod fork;
 mod heap;
 mod large;
 mod page;
+#[cfg(test)]
+mod property;
 mod runs;
 mod sync;
 mod table;

@@ -369,6 +369,10 @@ impl Runs {
                 }
             }
             let Some(least) = bytes.checked_add((align - 1) * UNIT) else { return ptr::null_mut() };
+            // There is room, and the system gives no memory for it: nor would it elsewhere.
+            if self.reservations[..self.count].iter().any(|at| at.bytes - at.fresh >= least) {
+                return ptr::null_mut();
+            }
             if self.reserve(least) { self.fresh_from(self.count - 1, bytes, align) } else { ptr::null_mut() }
         }
     }

@@ -9,7 +9,7 @@ use std::vec::Vec;
 /// Tests share the one heap of the process; those that look at figures or call `check` run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> std::sync::MutexGuard<'static, ()> {
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -33,7 +33,7 @@ impl Rng {
     }
 }
 
-struct Held {
+pub(crate) struct Held {
     ptr: *mut u8,
     size: usize,
     align: usize,
@@ -54,7 +54,7 @@ fn places(size: usize) -> impl Iterator<Item = usize> {
 }
 
 impl Held {
-    fn new(size: usize, align: usize, seed: u8, zeroed: bool) -> Held {
+    pub(crate) fn new(size: usize, align: usize, seed: u8, zeroed: bool) -> Held {
         let ptr = match (align, zeroed) {
             (1, false) => Native::alloc(size),
             (1, true) => Native::alloc_zeroed(size),
@@ -83,7 +83,7 @@ impl Held {
         }
     }
 
-    fn resize(&mut self, size: usize) {
+    pub(crate) fn resize(&mut self, size: usize) {
         let size = size.max(1);
         // SAFETY: the block is ours and live.
         unsafe {
@@ -97,7 +97,16 @@ impl Held {
         }
     }
 
-    fn free(self) {
+    pub(crate) fn addr(&self) -> usize {
+        self.ptr.addr()
+    }
+
+    pub(crate) fn usable(&self) -> usize {
+        // SAFETY: the block is ours.
+        unsafe { Native::usable_size(self.ptr) }
+    }
+
+    pub(crate) fn free(self) {
         self.verify(self.size);
         let _ = self.align;
         // SAFETY: the block is ours and given up.
@@ -141,13 +150,6 @@ fn churn(rounds: usize, seed: u64, hand_over: Option<&mpsc::Sender<Held>>) {
         }
     }
     live.into_iter().for_each(Held::free);
-}
-
-#[test]
-fn random_operations_against_a_reference() {
-    let _alone = alone();
-    churn(if cfg!(miri) { 150 } else { 200_000 }, 1, None);
-    assert_eq!(check(), 0);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub fn light() {
 /// from what is loaded.
 #[must_use]
 pub fn heavy() -> bool {
+    // Decided before it is looked at: a thread whose light side is none must not be missed by one that never prepared.
+    prepare();
     fence(Ordering::SeqCst);
     KIND.load(Ordering::Relaxed) != ASYMMETRIC || membarrier(COMMAND)
 }

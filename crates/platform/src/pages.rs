@@ -34,6 +34,17 @@ pub fn space_is_limited() -> bool {
     }
 }
 
+/// What became of a stretch that was to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remapped {
+    /// It was.
+    Moved,
+    /// It is where it was and must be copied; the target has undefined contents.
+    Copy,
+    /// It is where it was, and the target is no memory any more.
+    TargetLost,
+}
+
 cfg_if::cfg_if! {
     if #[cfg(miri)] {
         use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -80,8 +91,8 @@ cfg_if::cfg_if! {
 
         /// # Safety
         /// As below.
-        pub unsafe fn remap(_old: *mut u8, _new: *mut u8, _bytes: usize) -> bool {
-            false
+        pub unsafe fn remap(_old: *mut u8, _new: *mut u8, _bytes: usize) -> Remapped {
+            Remapped::Copy
         }
     } else {
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -195,24 +206,53 @@ cfg_if::cfg_if! {
             start
         }
 
-        /// Moves the memory of `old` to `new` without copying; both stay committed, and `old` reads as zero afterwards.
-        /// False when that is not possible here (Linux before 5.7, other systems); nothing has changed then.
+        /// Moves the memory of `old` to `new` without copying, where that is possible (Linux from 5.7 on); both stay
+        /// committed, and `old` reads as zero afterwards.
         ///
         /// # Safety
         /// Both stretches are `bytes` long, whole OS pages, committed, do not overlap, and nobody needs the contents of
         /// `new`.
-        pub unsafe fn remap(old: *mut u8, new: *mut u8, bytes: usize) -> bool {
+        pub unsafe fn remap(old: *mut u8, new: *mut u8, bytes: usize) -> Remapped {
             cfg_if::cfg_if! {
                 if #[cfg(any(target_os = "linux", target_os = "android"))] {
                     /// Keep the old range mapped, so that nobody else's mapping can land inside our reservation.
                     const MREMAP_DONTUNMAP: i32 = 4;
                     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | MREMAP_DONTUNMAP;
                     // SAFETY: MREMAP_FIXED replaces exactly the stretch at `new`, whose contents nobody needs.
-                    unsafe { libc::mremap(old.cast(), bytes, bytes, flags, new.cast::<libc::c_void>()) != libc::MAP_FAILED }
+                    let moved = unsafe { libc::mremap(old.cast(), bytes, bytes, flags, new.cast::<libc::c_void>()) };
+                    if moved != libc::MAP_FAILED {
+                        return Remapped::Moved;
+                    }
+                    // SAFETY: as for `refill`.
+                    if unsafe { refill(new, bytes) } { Remapped::Copy } else { Remapped::TargetLost }
                 } else {
                     let _ = (old, new, bytes);
-                    false
+                    Remapped::Copy
                 }
+            }
+        }
+
+        /// Maps memory where a failed mremap has left a hole: before Linux 6.17 it takes the target away first, and then
+        /// finds that the old stretch lies in two mappings. False when there is a hole that could not be filled.
+        ///
+        /// # Safety
+        /// The stretch is the caller's.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cold]
+        unsafe fn refill(start: *mut u8, bytes: usize) -> bool {
+            let rights = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: MAP_FIXED_NOREPLACE replaces nothing; a kernel that does not know it (before 4.17) maps memory
+            // elsewhere, which nobody knows of.
+            unsafe {
+                let flags = RESERVE_FLAGS | libc::MAP_FIXED_NOREPLACE;
+                let mapped = libc::mmap(start.cast(), bytes, rights, flags, -1, 0);
+                if mapped == libc::MAP_FAILED {
+                    return crate::errno::get() == libc::EEXIST;
+                }
+                if mapped != start.cast() {
+                    libc::munmap(mapped, bytes);
+                }
+                true
             }
         }
     }
@@ -260,7 +300,7 @@ mod tests {
         // SAFETY: both stretches are ours.
         unsafe {
             old.write_bytes(9, 4 * page);
-            if remap(old, new, 4 * page) {
+            if remap(old, new, 4 * page) == Remapped::Moved {
                 assert_eq!(*new.add(4 * page - 1), 9);
                 assert_eq!(*new.add(4 * page), 0);
                 assert_eq!(*old, 0);

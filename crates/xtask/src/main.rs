@@ -1,4 +1,5 @@
-//! The project's commands: `cargo xtask lib`, `install`, `demo`, `bench`, `test`. Each one's module says what it does.
+//! The project's commands: `cargo xtask lib`, `install`, `demo`, `bench`, `test`, `fuzz`, `soak`. Each one's module says
+//! what it does.
 #![allow(missing_docs)]
 
 mod bench;
@@ -8,6 +9,7 @@ mod build;
 mod case;
 mod demo;
 mod install;
+mod proof;
 mod sources;
 mod test;
 mod test_bench;
@@ -43,6 +45,10 @@ enum Command {
     Sources(sources::Args),
     /// Run all tests
     Test(test::Args),
+    /// Call the C functions with whatever reaches new code (libFuzzer)
+    Fuzz(proof::FuzzArgs),
+    /// Stress the native backend for long: threads, forks, little memory
+    Soak(proof::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Sources(args) => sources::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => proof::fuzz(&args),
+        Command::Soak(args) => proof::soak(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

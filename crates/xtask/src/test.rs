@@ -2,7 +2,7 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload, test_rust, tools,
+    build, proof, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -19,7 +19,7 @@ pub struct Args {
     /// List the cases and run none
     #[arg(long)]
     list: bool,
-    /// Leave out Miri, emulation and the mutants
+    /// Leave out Miri, the sanitizers, emulation and the mutants
     #[arg(long)]
     quick: bool,
 }
@@ -33,6 +33,7 @@ enum Outcome {
 pub fn run(args: &Args) -> Result<()> {
     let mut cases: Vec<Case> = Vec::new();
     cases.extend(test_rust::cases());
+    cases.extend(proof::cases());
     cases.extend(test_conformance::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
@@ -43,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
     }
     if args.quick {
-        cases.retain(|case| !["miri/", "aarch64", "mutants"].iter().any(|slow| case.name.contains(slow)));
+        cases.retain(|case| !["miri/", "sanitizer/", "aarch64", "mutants"].iter().any(|slow| case.name.contains(slow)));
     }
     ensure!(!cases.is_empty(), "no case is called so; cargo xtask test --list names them all");
     if args.list {

@@ -285,8 +285,14 @@ pub mod platform {
             unsafe { start.write_bytes(0, bytes) };
             true
         }
-        pub unsafe fn remap(_old: *mut u8, _new: *mut u8, _bytes: usize) -> bool {
-            false
+        #[derive(PartialEq)]
+        pub enum Remapped {
+            Moved,
+            Copy,
+            TargetLost,
+        }
+        pub unsafe fn remap(_old: *mut u8, _new: *mut u8, _bytes: usize) -> Remapped {
+            Remapped::Copy
         }
     }
 

@@ -64,11 +64,11 @@ impl Native {
         unsafe {
             if word.is_owned_by(heap) {
                 let bin = word.bin();
-                heap::push(bin, ptr.cast());
                 (*bin).room -= 1;
                 if (*bin).room < 0 {
-                    heap::spill(bin);
+                    return heap::overflow(bin, ptr);
                 }
+                heap::push(bin, ptr.cast());
             } else if word.is_small() {
                 heap::free_remote(heap, word, ptr);
             } else {

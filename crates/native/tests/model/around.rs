@@ -359,6 +359,12 @@ pub mod platform {
     }
 }
 
+/// The model has no C code.
+#[macro_export]
+macro_rules! name_thread_cell {
+    ($($rest:tt)*) => {};
+}
+
 #[macro_export]
 macro_rules! thread_cell {
     ($vis:vis static $name:ident: *mut $type:ty = $initial:path;) => {
@@ -450,7 +456,8 @@ pub mod runs {
             // SAFETY: between two rounds nobody uses the metadata; zeroes are valid for it.
             unsafe {
                 table::page(addr).write_bytes(0, 1);
-                table::bits(addr).write_bytes(0, 1);
+                table::bits(addr, crate::page::MANY).write_bytes(0, crate::page::MANY);
+                table::bits(addr, crate::page::MOST).write_bytes(0, crate::page::MOST);
             }
             table::set_word(addr, Word::NONE);
         }

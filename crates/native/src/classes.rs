@@ -135,10 +135,10 @@ pub(crate) fn of(size: usize) -> usize {
     if size <= TABLE_MAX { NUMBERS[size.div_ceil(16)] as usize } else { of_small(size) }
 }
 
-/// The number of the block of a class that begins (or covers the byte) at `offset` in its page.
+/// The number of the block that begins (or covers the byte) at `offset` in its page, from its class's [`Class::magic`].
 #[inline(always)]
-pub(crate) fn number(class: usize, offset: usize) -> usize {
-    ((offset as u64 * get(class).magic) >> 40) as usize
+pub(crate) fn number(magic: u64, offset: usize) -> usize {
+    ((offset as u64 * magic) >> 40) as usize
 }
 
 /// What is known of a class.
@@ -174,7 +174,7 @@ mod tests {
         for class in 1..=CLASS_COUNT {
             let about = get(class);
             for offset in (0..about.units as usize * UNIT).step_by(if cfg!(miri) { 4099 } else { 1 }) {
-                assert_eq!(number(class, offset), offset / class_size(class), "class {class}, byte {offset}");
+                assert_eq!(number(about.magic, offset), offset / class_size(class), "class {class}, byte {offset}");
             }
         }
     }

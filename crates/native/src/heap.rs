@@ -437,32 +437,63 @@ pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
     unsafe {
         (*bin).room = 0;
         let word = Word::of_bin(bin);
-        let (heap, class) = (word.heap(), word.class());
-        let budget = classes::get(class).budget;
-        if (*heap).full[class] != (*bin).head || (*bin).head.is_null() {
-            let length = length_up_to((*bin).head, budget);
-            if length < budget {
-                (*heap).full[class] = ptr::null_mut();
-                // A look has its price: not for every free when the bin is nearly full.
-                (*bin).room = (budget - length).max(budget / 4);
-                push(bin, ptr.cast());
-                return look_around(heap);
-            }
-            (*heap).full[class] = (*bin).head;
-            (*heap).has_full = true;
+        let heap = word.heap();
+        if (*heap).full[word.class()] != (*bin).head || (*bin).head.is_null() {
+            return overflow_look(bin, ptr);
         }
+        put_away(heap, ptr);
+    }
+}
+
+/// Notes a block that is to go home.
+#[inline(always)]
+unsafe fn put_away(heap: *mut Heap, ptr: *mut u8) {
+    // SAFETY: the heap is this thread's; the list is emptied when it is full.
+    unsafe {
         let count = (*heap).away_count;
-        (*heap).away[count] = ptr.cast();
+        *(&raw mut (*heap).away).cast::<*mut Block>().add(count) = ptr.cast();
         compiler_fence(Ordering::Release);
         (*heap).away_count = count + 1;
         if count + 1 == AWAY {
-            keep_errno(|| {
-                let _guard = (*heap).lock.lock();
-                empty_away(heap);
-                drain(heap, true, DRAIN);
-            });
-            look_around(heap);
+            away_is_full(heap);
         }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn away_is_full(heap: *mut Heap) {
+    // SAFETY: the heap is this thread's.
+    unsafe {
+        keep_errno(|| {
+            let _guard = (*heap).lock.lock();
+            empty_away(heap);
+            drain(heap, true, DRAIN);
+        });
+        look_around(heap);
+    }
+}
+
+/// Is the bin full? If not, it gets the block and as much room as it has.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn overflow_look(bin: *mut Bin, ptr: *mut u8) {
+    // SAFETY: as in `overflow`.
+    unsafe {
+        let word = Word::of_bin(bin);
+        let (heap, class) = (word.heap(), word.class());
+        let budget = classes::get(class).budget;
+        let length = length_up_to((*bin).head, budget);
+        if length < budget {
+            (*heap).full[class] = ptr::null_mut();
+            // A look has its price: not for every free when the bin is nearly full.
+            (*bin).room = (budget - length).max(budget / 4);
+            push(bin, ptr.cast());
+            return look_around(heap);
+        }
+        (*heap).full[class] = (*bin).head;
+        (*heap).has_full = true;
+        put_away(heap, ptr);
     }
 }
 
@@ -520,21 +551,22 @@ unsafe fn empty_away(heap: *mut Heap) {
     unsafe {
         let count = (*heap).away_count;
         (*heap).away_count = 0;
-        // Rows of frees often lie in one page: it is looked up once.
-        let (mut unit, mut page) = (usize::MAX, ptr::null_mut());
-        for index in 0..count {
-            let block = (*heap).away[index];
-            if block.addr() >> classes::UNIT_SHIFT != unit {
-                if !table::word(block.addr()).is_owned_by(heap) {
-                    send_one_home(heap, block);
-                    continue;
-                }
-                unit = block.addr() >> classes::UNIT_SHIFT;
-                page = page::of_block(block.addr());
+        let unit = |index: usize| (*heap).away[index].addr() >> classes::UNIT_SHIFT;
+        let mut first = 0;
+        while first < count {
+            // Rows of frees often lie in one page: it is looked up once.
+            let mut end = first + 1;
+            while end < count && unit(end) == unit(first) {
+                end += 1;
             }
-            if !home(heap, page, block) {
-                unit = usize::MAX;
+            let block = (*heap).away[first];
+            if table::word(block.addr()).is_owned_by(heap) {
+                let blocks = (&raw const (*heap).away).cast::<*mut Block>().add(first);
+                home(heap, page::of_block(block.addr()), blocks, end - first);
+            } else {
+                (first..end).for_each(|index| send_one_home(heap, (*heap).away[index]));
             }
+            first = end;
         }
     }
 }
@@ -608,7 +640,7 @@ unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
     unsafe {
         let word = table::word(block.addr());
         if word.is_owned_by(heap) {
-            let _ = home(heap, page::of_block(block.addr()), block);
+            home(heap, page::of_block(block.addr()), &raw const block, 1);
         } else {
             debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
             if word.is_small() {
@@ -619,14 +651,15 @@ unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
     }
 }
 
-/// Gives a block back to its page; an empty page goes back to the runs, and false says so.
+/// Gives `count` blocks back to their page; an empty page goes back to the runs.
 #[inline]
-unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) -> bool {
-    // SAFETY: as in `send_home`.
+unsafe fn home(heap: *mut Heap, page: *mut Page, blocks: *const *mut Block, count: usize) {
+    // SAFETY: as in `send_home`; the blocks are all of this page.
     unsafe {
         debug_assert!((*page).kind.get() == Kind::Small && (*page).heap.load(Ordering::Relaxed) == heap);
-        if !Page::put(page, block.addr()) {
-            crate::invalid(block.cast(), "second free");
+        let twice = Page::put(page, blocks.cast(), count);
+        if !twice.is_null() {
+            crate::invalid(twice, "second free");
         }
         if (*page).used == 0 {
             if (*page).queued {
@@ -635,12 +668,9 @@ unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) -> bool {
             Page::retire(page);
             (*page).kind.set(Kind::Busy);
             runs::give(page, false);
-            return false;
-        }
-        if !(*page).queued {
+        } else if !(*page).queued {
             enqueue(heap, page);
         }
-        true
     }
 }
 

@@ -211,29 +211,37 @@ impl Page {
         unsafe { (*page).bits_at }
     }
 
-    /// Takes a block home. False when it is at home already: it was freed twice.
+    /// Takes `count` blocks home. Null, or the first one that is at home already: it was freed twice.
     ///
     /// # Safety
-    /// Under the owner's lock; the block is one of the page's.
+    /// Under the owner's lock; the blocks are the page's.
     #[inline(always)]
     #[must_use]
-    pub(crate) unsafe fn put(page: *mut Page, block: usize) -> bool {
-        // SAFETY: the caller's promise: the block's number is below the capacity.
+    pub(crate) unsafe fn put(page: *mut Page, blocks: *const *mut u8, count: usize) -> *mut u8 {
+        // SAFETY: the caller's promise: the blocks' numbers are below the capacity.
         unsafe {
-            let number = classes::number((*page).class as usize, block - (*page).start.addr());
-            debug_assert!(number < (*page).carved as usize);
-            let word = Page::bits(page).add(number / 64);
-            let bit = 1 << (number % 64);
-            if *word & bit != 0 {
-                return false;
+            let start = (*page).start.addr();
+            let magic = classes::get((*page).class as usize).magic;
+            let bits = Page::bits(page);
+            let mut first = (*page).first;
+            for index in 0..count {
+                let block = *blocks.add(index);
+                let number = classes::number(magic, block.addr() - start);
+                debug_assert!(number < (*page).carved as usize);
+                let word = bits.add(number / 64);
+                let bit = 1 << (number % 64);
+                if *word & bit != 0 {
+                    return block;
+                }
+                *word |= bit;
+                first = first.min((number / 64) as u32);
             }
-            *word |= bit;
-            (*page).first = (*page).first.min((number / 64) as u32);
+            (*page).first = first;
             (*page).touched = upkeep::epoch();
             (*page).thin = false;
-            (*page).free_count += 1;
-            (*page).used -= 1;
-            true
+            (*page).free_count += count as u32;
+            (*page).used -= count as u32;
+            ptr::null_mut()
         }
     }
 

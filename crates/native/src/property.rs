@@ -165,7 +165,7 @@ impl Model {
 
 proptest! {
     #![proptest_config(Config {
-        cases: if cfg!(miri) { 3 } else { 300 },
+        cases: if cfg!(miri) { 2 } else { 300 },
         max_shrink_iters: 2000,
         failure_persistence: None,
         ..Config::default()

@@ -247,6 +247,8 @@ unsafe impl Backend for Native {
     const AT_HAND: bool = true;
 
     fn open() {
+        // Both take address space: before the program sets itself a limit of it.
+        runs::begin();
         table::open();
     }
 

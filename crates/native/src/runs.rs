@@ -445,6 +445,18 @@ impl Runs {
     }
 }
 
+/// Makes the first reservation, if there is none yet and there is address space for it.
+pub(crate) fn begin() {
+    let _guard = LOCK.lock();
+    // SAFETY: under LOCK.
+    unsafe {
+        let runs = &mut *RUNS.0.get();
+        if runs.count == 0 {
+            runs.reserve(UNIT);
+        }
+    }
+}
+
 /// Takes a run of `units` at a multiple of `align` units (a power of two): its first unit, with `start`, `units` and
 /// `zero` set and of kind Busy; null when there is no memory. Thread-safe.
 pub(crate) fn take(units: usize, align: usize) -> *mut Page {

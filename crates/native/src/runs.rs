@@ -445,14 +445,16 @@ impl Runs {
     }
 }
 
-/// Makes the first reservation, if there is none yet and there is address space for it.
+/// Makes the first reservation with its metadata, if there is none yet and there is address space for it.
 pub(crate) fn begin() {
     let _guard = LOCK.lock();
     // SAFETY: under LOCK.
     unsafe {
         let runs = &mut *RUNS.0.get();
-        if runs.count == 0 {
-            runs.reserve(UNIT);
+        if runs.count == 0 && runs.reserve(UNIT) {
+            let first = &runs.reservations[0];
+            // What cannot be had now is tried again when it is needed.
+            let _ = table::cover(first.start.addr(), first.bytes);
         }
     }
 }

@@ -9,10 +9,10 @@ use core::ptr;
 
 /// Defines exported functions; the body is written once and made for each source. With tracking off, a function is one
 /// comparison and the plain body; the other side needs the return address and is a function of its own. What must not
-/// follow a call (so that it stays a jump) is written with `return`. `@alloc` and `@free` functions first try what the
-/// backend has at hand for their first argument, where it has that.
+/// follow a call (so that it stays a jump) is written with `return`. A function marked `@(alloc size)` or so first tries what
+/// the backend has at hand, where it has that.
 macro_rules! entries {
-    ($($count:tt $(@ $hand:ident $first:ident)? $name:ident = |$source:ident $(, $arg:ident: $type:ty)*| $(-> $result:ty)? $body:block)*) => {$(
+    ($($count:tt $(@ ($hand:ident $($first:ident)+))? $name:ident = |$source:ident $(, $arg:ident: $type:ty)*| $(-> $result:ty)? $body:block)*) => {$(
         #[doc(hidden)]
         pub mod $name {
             use super::*;
@@ -50,7 +50,7 @@ macro_rules! entries {
             #[doc = concat!("`", stringify!($name), "`")]
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
-                $($crate::c::at_hand! { $hand $first })?
+                $($crate::c::at_hand! { $hand $($first)+ })?
                 if Selected::AT_HAND && $crate::c::is_given!($($hand)?) {
                     // SAFETY: the C caller's promise.
                     return unsafe { slow_entry($($arg),*) };
@@ -77,6 +77,14 @@ macro_rules! at_hand {
         let block = Selected::alloc_at_hand($size);
         if !block.is_null() {
             return block.cast();
+        }
+    };
+    (aligned $size:ident $align:ident) => {
+        if $align.is_power_of_two() {
+            let block = Selected::alloc_aligned_at_hand($size, $align);
+            if !block.is_null() {
+                return block.cast();
+            }
         }
     };
     (free $ptr:ident) => {
@@ -144,7 +152,7 @@ fn aligned<S: Source>(source: S, align: usize, size: usize) -> *mut c_void {
 }
 
 entries! {
-    1 @alloc size malloc = |s, size: usize| -> *mut c_void { api::alloc(s, size).cast() }
+    1 @(alloc size) malloc = |s, size: usize| -> *mut c_void { api::alloc(s, size).cast() }
     2 calloc = |s, count: usize, size: usize| -> *mut c_void { api::calloc(s, count, size).cast() }
     2 realloc = |s, ptr: *mut c_void, size: usize| -> *mut c_void { resize(s, ptr, size) }
     3 reallocarray = |s, ptr: *mut c_void, count: usize, size: usize| -> *mut c_void {
@@ -153,14 +161,14 @@ entries! {
             None => fail(errno::ENOMEM),
         }
     }
-    1 @free ptr free = |s, ptr: *mut c_void| { release(s, ptr) }
-    1 @free ptr cfree = |s, ptr: *mut c_void| { release(s, ptr) }
-    2 @free ptr free_sized = |s, ptr: *mut c_void, size: usize| { release_sized(s, ptr, size) }
+    1 @(free ptr) free = |s, ptr: *mut c_void| { release(s, ptr) }
+    1 @(free ptr) cfree = |s, ptr: *mut c_void| { release(s, ptr) }
+    2 @(free ptr) free_sized = |s, ptr: *mut c_void, size: usize| { release_sized(s, ptr, size) }
     3 free_aligned_sized = |s, ptr: *mut c_void, align: usize, size: usize| {
         let _ = align;
         release_sized(s, ptr, size)
     }
-    2 aligned_alloc = |s, align: usize, size: usize| -> *mut c_void {
+    2 @(aligned size align) aligned_alloc = |s, align: usize, size: usize| -> *mut c_void {
         if !align.is_power_of_two() {
             return fail(errno::EINVAL);
         }

@@ -91,8 +91,8 @@ unsafe fn new_nothrow<S: Source>(source: S, size: usize, align: usize) -> *mut c
 type Nothrow = *const c_void;
 
 entries! {
-    1 @alloc size _Znwm = |s, size: usize| -> *mut c_void { new(s, size, 0) }
-    1 @alloc size _Znam = |s, size: usize| -> *mut c_void { new(s, size, 0) }
+    1 @(alloc size) _Znwm = |s, size: usize| -> *mut c_void { new(s, size, 0) }
+    1 @(alloc size) _Znam = |s, size: usize| -> *mut c_void { new(s, size, 0) }
     2 _ZnwmSt11align_val_t = |s, size: usize, align: usize| -> *mut c_void { new(s, size, align) }
     2 _ZnamSt11align_val_t = |s, size: usize, align: usize| -> *mut c_void { new(s, size, align) }
     2 _ZnwmRKSt9nothrow_t = |s, size: usize, tag: Nothrow| -> *mut c_void {
@@ -111,10 +111,10 @@ entries! {
         let _ = tag;
         new_nothrow(s, size, align)
     }
-    1 @free ptr _ZdlPv = |s, ptr: *mut c_void| { release(s, ptr) }
-    1 @free ptr _ZdaPv = |s, ptr: *mut c_void| { release(s, ptr) }
-    2 @free ptr _ZdlPvm = |s, ptr: *mut c_void, size: usize| { release_sized(s, ptr, size) }
-    2 @free ptr _ZdaPvm = |s, ptr: *mut c_void, size: usize| { release_sized(s, ptr, size) }
+    1 @(free ptr) _ZdlPv = |s, ptr: *mut c_void| { release(s, ptr) }
+    1 @(free ptr) _ZdaPv = |s, ptr: *mut c_void| { release(s, ptr) }
+    2 @(free ptr) _ZdlPvm = |s, ptr: *mut c_void, size: usize| { release_sized(s, ptr, size) }
+    2 @(free ptr) _ZdaPvm = |s, ptr: *mut c_void, size: usize| { release_sized(s, ptr, size) }
     2 _ZdlPvRKSt9nothrow_t = |s, ptr: *mut c_void, tag: Nothrow| {
         let _ = tag;
         release(s, ptr)

@@ -97,7 +97,7 @@ pub unsafe trait Backend: 'static {
     /// `ptr` is a live block of this backend.
     unsafe fn usable_size(ptr: *const u8) -> usize;
 
-    /// Whether the backend has the three functions below; without them they do nothing.
+    /// Whether the backend has the four functions below; without them they do nothing.
     const AT_HAND: bool = false;
 
     /// From now on no layer is in force over this backend, so that the next two may serve calls. Called once the mode of
@@ -109,6 +109,14 @@ pub unsafe trait Backend: 'static {
     #[must_use]
     fn alloc_at_hand(size: usize) -> *mut u8 {
         let _ = size;
+        core::ptr::null_mut()
+    }
+
+    /// As [`Backend::alloc_at_hand`], aligned to `align`, a power of two.
+    #[inline(always)]
+    #[must_use]
+    fn alloc_aligned_at_hand(size: usize, align: usize) -> *mut u8 {
+        let _ = (size, align);
         core::ptr::null_mut()
     }
 

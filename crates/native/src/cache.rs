@@ -16,8 +16,14 @@ use allokit_platform::barrier;
 use core::ptr;
 
 const SLOTS: usize = runs::CACHED_LISTS;
-/// What a heap's cache may hold in all, unless it is one run alone.
-const UNITS_MOST: u32 = if cfg!(miri) { 4 } else { (8 << 20) / UNIT as u32 };
+/// What a heap's cache may hold in all of runs up to 4 MiB, and of longer ones.
+const UNITS_MOST: [u32; 2] = if cfg!(miri) { [4, 4] } else { [(8 << 20) / UNIT as u32, (32 << 20) / UNIT as u32] };
+
+/// Which of the two a slot counts as.
+#[inline(always)]
+fn kind(slot: usize) -> usize {
+    usize::from(slot > 64)
+}
 
 /// See the module's head.
 pub(crate) struct Cache {
@@ -25,8 +31,8 @@ pub(crate) struct Cache {
     busy: AtomicBool,
     /// Somebody else is, or is about to be.
     closed: AtomicBool,
-    /// Length of all cached runs.
-    units: AtomicU32,
+    /// Length of all cached runs of each kind.
+    units: [AtomicU32; 2],
     /// The epochs in which the slots were filled.
     filled: [AtomicU16; SLOTS],
     slots: [AtomicPtr<Page>; SLOTS],
@@ -37,7 +43,7 @@ impl Cache {
         Cache {
             busy: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            units: AtomicU32::new(0),
+            units: [const { AtomicU32::new(0) }; 2],
             filled: [const { AtomicU16::new(0) }; SLOTS],
             slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS],
         }
@@ -76,7 +82,8 @@ impl Cache {
             if !page.is_null() {
                 if (*page).units as usize >= units {
                     self.slots[slot].store(ptr::null_mut(), Ordering::Relaxed);
-                    self.units.store(self.units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
+                    let units = &self.units[kind(slot)];
+                    units.store(units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
                 } else {
                     page = ptr::null_mut();
                 }
@@ -101,14 +108,15 @@ impl Cache {
                 return page;
             }
             let old = self.slots[slot].load(Ordering::Relaxed);
-            let mut units = self.units.load(Ordering::Relaxed) + (*page).units;
+            let cached = &self.units[kind(slot)];
+            let mut units = cached.load(Ordering::Relaxed) + (*page).units;
             if !old.is_null() {
                 units -= (*old).units;
             }
-            let out = if units > UNITS_MOST && units > (*page).units {
+            let out = if units > UNITS_MOST[kind(slot)] {
                 page
             } else {
-                self.units.store(units, Ordering::Relaxed);
+                cached.store(units, Ordering::Relaxed);
                 self.slots[slot].store(page, Ordering::Relaxed);
                 self.filled[slot].store(upkeep::epoch(), Ordering::Relaxed);
                 old
@@ -120,7 +128,8 @@ impl Cache {
 
     /// Whether something lies there since `epochs` looks of the upkeep.
     fn has_older(&self, epochs: u16) -> bool {
-        self.units.load(Ordering::Relaxed) > 0 && (0..SLOTS).any(|slot| self.is_older(slot, epochs))
+        self.units.iter().any(|units| units.load(Ordering::Relaxed) > 0)
+            && (0..SLOTS).any(|slot| self.is_older(slot, epochs))
     }
 
     fn is_older(&self, slot: usize, epochs: u16) -> bool {
@@ -153,7 +162,8 @@ impl Cache {
                 let page = self.slots[slot].swap(ptr::null_mut(), Ordering::Relaxed);
                 // SAFETY: the run was in the slot, so it is nobody else's.
                 unsafe {
-                    self.units.store(self.units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
+                    let units = &self.units[kind(slot)];
+                    units.store(units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
                     (*page).kind.set(Kind::Busy);
                     runs::give(page, false);
                 }
@@ -165,21 +175,21 @@ impl Cache {
     pub(crate) fn reopen(&self) {
         self.busy.store(false, Ordering::Relaxed);
         self.closed.store(false, Ordering::Relaxed);
-        let mut units = 0;
-        for slot in &self.slots {
-            let page = slot.load(Ordering::Relaxed);
+        let mut units = [0; 2];
+        for slot in 0..SLOTS {
+            let page = self.slots[slot].load(Ordering::Relaxed);
             if !page.is_null() {
                 // SAFETY: a run in a slot has metadata, and no other thread exists.
-                units += unsafe { (*page).units };
+                units[kind(slot)] += unsafe { (*page).units };
             }
         }
-        self.units.store(units, Ordering::Relaxed);
+        (0..2).for_each(|kind| self.units[kind].store(units[kind], Ordering::Relaxed));
     }
 
     /// Counts the faults; by the heap's own thread.
     pub(crate) fn check(&self) -> usize {
         let mut faults = 0;
-        let mut units = 0;
+        let mut units = [0; 2];
         for slot in 0..SLOTS {
             let page = self.slots[slot].load(Ordering::Relaxed);
             if !page.is_null() {
@@ -187,10 +197,10 @@ impl Cache {
                 unsafe {
                     faults += usize::from((*page).kind.get() != Kind::Cached);
                     faults += usize::from(runs::list_of((*page).units as usize) != slot);
-                    units += (*page).units;
+                    units[kind(slot)] += (*page).units;
                 }
             }
         }
-        faults + usize::from(units != self.units.load(Ordering::Relaxed))
+        faults + (0..2).filter(|&kind| units[kind] != self.units[kind].load(Ordering::Relaxed)).count()
     }
 }

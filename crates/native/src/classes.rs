@@ -31,11 +31,11 @@ const CARVE_BYTES: usize = 8 << 10;
 const BATCH_COUNT: usize = 32;
 const BATCH_BYTES: usize = 8 << 10;
 /// How many bytes of such blocks may wait for the owner's bin.
-const READY_BYTES: usize = 128 << 10;
+const READY_BYTES: usize = 512 << 10;
 
-const fn ready_most(batch: usize, size: usize) -> u8 {
+const fn ready_most(batch: usize, size: usize) -> u16 {
     let batches = READY_BYTES / (if batch < 1 { size } else { batch * size });
-    if batches > 128 { 128 } else { batches as u8 }
+    if batches > 256 { 256 } else { batches as u16 }
 }
 
 /// What is known of a class.
@@ -56,7 +56,7 @@ pub(crate) struct Class {
     /// How many blocks freed by another thread travel together.
     pub batch: u32,
     /// How many such batches may wait for the owner's bin.
-    pub ready_most: u8,
+    pub ready_most: u16,
 }
 
 const fn size_of_class(class: usize) -> usize {

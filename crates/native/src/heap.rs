@@ -63,6 +63,11 @@ const AWAY: usize = 128;
 const DRAIN: usize = 32;
 /// When an inbox holds more than this, the sender sorts it in.
 const INBOX_BYTES: usize = 1 << 20;
+/// After how many frees of a class a thread looks around: the number doubles while looks follow one another within so
+/// many ms.
+const PATIENCE_LEAST: i32 = 16;
+const PATIENCE_MOST: i32 = 1 << 16;
+const QUICK_MS: u64 = 20;
 /// How many large blocks are freed between two looks at the clock.
 const LARGE_TICKS: u32 = 64;
 /// A page with fewer bytes of free blocks is not worth a system call.
@@ -93,6 +98,9 @@ pub(crate) struct Heap {
     exit_rounds: u32,
     /// The epoch in which the bins were last looked at.
     epoch: u16,
+    /// When the thread last looked around, in ms, and after how many frees at most it does again.
+    looked_at: u64,
+    patience: i32,
     /// How many more large blocks until the upkeep is called.
     large_ticks: u32,
     // -- its thread's mostly: see there
@@ -111,7 +119,7 @@ pub(crate) struct Heap {
     pending: *mut Block,
     /// Batches for the bins, by class.
     ready: [*mut Block; BINS],
-    ready_count: [u8; BINS],
+    ready_count: [u16; BINS],
     /// The pages of each class that have free or uncarved blocks.
     queues: [*mut Page; CLASS_COUNT + 1],
 }
@@ -152,6 +160,8 @@ const fn blank() -> Heap {
         away_count: 0,
         exit_rounds: 0,
         epoch: 0,
+        looked_at: 0,
+        patience: PATIENCE_LEAST,
         large_ticks: 0,
         cache: Cache::new(),
         inbox: AtomicPtr::new(ptr::null_mut()),
@@ -327,7 +337,7 @@ unsafe fn fill_from_ready(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
         (*heap).ready[class] = (*batch).next_batch;
         (*heap).ready_count[class] -= 1;
         (*bin).head = batch;
-        (*bin).room = classes::get(class).budget;
+        (*bin).room = classes::get(class).budget.min((*heap).patience);
         true
     }
 }
@@ -348,7 +358,7 @@ unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
                 dequeue(heap, page);
             }
             if !(*bin).head.is_null() {
-                (*bin).room = classes::get(class).budget;
+                (*bin).room = classes::get(class).budget.min((*heap).patience);
                 return true;
             }
         }
@@ -487,7 +497,7 @@ unsafe extern "C" fn overflow_look(bin: *mut Bin, ptr: *mut u8) {
         if length < budget {
             (*heap).full[class] = ptr::null_mut();
             // A look has its price: not for every free when the bin is nearly full.
-            (*bin).room = (budget - length).max(budget / 4);
+            (*bin).room = (budget - length).max(budget / 4).min((*heap).patience);
             push(bin, ptr.cast());
             return look_around(heap);
         }
@@ -512,10 +522,19 @@ unsafe fn empty_full_bins(heap: *mut Heap) {
             (*heap).full[class] = ptr::null_mut();
             let bin = &raw mut (*heap).bins[class];
             if !full.is_null() && full == (*bin).head {
-                (*bin).head = ptr::null_mut();
-                send_home(heap, full);
+                send_home(heap, take_all(bin));
             }
         }
+    }
+}
+
+/// Takes all blocks out of a bin, as a list.
+unsafe fn take_all(bin: *mut Bin) -> *mut Block {
+    // SAFETY: the bin is the caller's.
+    unsafe {
+        let list = (*bin).head;
+        (*bin).head = ptr::null_mut();
+        list
     }
 }
 
@@ -533,9 +552,13 @@ unsafe fn length_up_to(mut block: *mut Block, most: i32) -> i32 {
 
 /// What a thread does now and then, from its frees.
 unsafe fn look_around(heap: *mut Heap) {
-    upkeep::tick();
+    let now = upkeep::tick();
     // SAFETY: the heap is this thread's.
     unsafe {
+        // A busy thread looks seldom; one that hardly allocates must not take a minute to get here.
+        let quick = now.wrapping_sub((*heap).looked_at) < QUICK_MS;
+        (*heap).looked_at = now;
+        (*heap).patience = if quick { ((*heap).patience * 2).min(PATIENCE_MOST) } else { PATIENCE_LEAST };
         if (*heap).epoch != upkeep::epoch() {
             keep_errno(|| age_bins(heap));
         }
@@ -867,6 +890,15 @@ pub(crate) fn with_cache() -> *mut Heap {
     if heap == no_heap() || heap == ended() { ptr::null_mut() } else { heap }
 }
 
+/// Gives the thread a heap before its first large block, if it has none.
+#[cold]
+pub(crate) fn begin_if_new() {
+    if HEAP::get() == no_heap() {
+        // Without memory for a heap there is none for the block either; that is found there.
+        begin();
+    }
+}
+
 /// Calls the upkeep after so many large blocks: it looks at the clock.
 ///
 /// # Safety
@@ -1026,7 +1058,7 @@ unsafe fn empty_bins(heap: *mut Heap) {
         empty_away(heap);
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
-            let list = (*bin).head;
+            let list = take_all(bin);
             *bin = EMPTY_BIN;
             (*heap).full[class] = ptr::null_mut();
             send_home(heap, list);

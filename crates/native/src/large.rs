@@ -57,6 +57,7 @@ fn alloc_fresh(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     if size > MAX_SIZE {
         return Native::fail();
     }
+    heap::begin_if_new();
     upkeep::tick();
     let page = runs::take(units_for(size), align.div_ceil(UNIT));
     if page.is_null() {

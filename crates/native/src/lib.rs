@@ -265,6 +265,16 @@ unsafe impl Backend for Native {
         }
     }
 
+    #[inline(always)]
+    fn alloc_aligned_at_hand(size: usize, align: usize) -> *mut u8 {
+        if size > classes::TABLE_MAX || align > classes::TABLE_MAX {
+            return ptr::null_mut();
+        }
+        // As in `alloc_aligned`.
+        let rounded = (size.max(1) + align - 1) & !(align - 1);
+        Self::alloc_at_hand(rounded)
+    }
+
     /// About 17 instructions. (A pointer that no process can have ends the program.)
     #[inline(always)]
     unsafe fn free_at_hand(ptr: *mut u8) -> bool {

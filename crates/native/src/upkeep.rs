@@ -28,14 +28,15 @@ pub(crate) fn epoch() -> u16 {
     EPOCH.load(Ordering::Relaxed)
 }
 
-/// Does what is due. No lock may be held.
+/// Does what is due, and gives the time in ms. No lock may be held.
 #[inline]
-pub(crate) fn tick() {
+pub(crate) fn tick() -> u64 {
     let now = clock::now_ms();
     let due = NEXT.load(Ordering::Relaxed);
     if now >= due && NEXT.compare_exchange(due, now + EVERY_MS, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         work(now);
     }
+    now
 }
 
 #[cold]

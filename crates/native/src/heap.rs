@@ -825,6 +825,10 @@ unsafe fn change_batch(heap: *mut Heap, batch: *mut Batch, word: Word, block: *m
     unsafe {
         (*block).next = ptr::null_mut();
         if heap == no_heap() || heap == ended() {
+            // A thread that only frees gets a heap too, for its batches: with this block it is done all the same.
+            if heap == no_heap() {
+                keep_errno(begin);
+            }
             send(word, block, 1);
             return relieve(word.heap());
         }

@@ -95,14 +95,15 @@ pub(crate) fn alloc_growing(size: usize) -> *mut u8 {
     }
 }
 
-/// A run of `units` that is followed by as many free ones, if possible.
+/// A run of `units` that is followed by as many free ones, if there is such a one with memory in it: room in fresh memory
+/// that is never used costs memory all the same where it comes in huge pages.
 fn take_with_room(units: usize) -> *mut Page {
-    let page = runs::take(units * 2, 1);
+    let page = runs::take_dirty(units * 2);
     if page.is_null() {
         return runs::take(units, 1);
     }
     // SAFETY: the run was just taken.
-    unsafe { runs::shorten(page, units) };
+    unsafe { runs::shorten(page, units, (*page).zero) };
     page
 }
 
@@ -191,7 +192,7 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize) -> *mut u8 {
         let have = (*page).units as usize;
         let want = units_for(size);
         if want < have {
-            runs::shorten(page, want);
+            runs::shorten(page, want, false);
         }
         if want <= have || runs::lengthen(page, want) {
             return ptr;

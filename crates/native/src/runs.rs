@@ -499,6 +499,26 @@ pub(crate) fn take(units: usize, align: usize) -> *mut Page {
     page
 }
 
+/// As [`take`], of memory that is there already; null when there is none.
+pub(crate) fn take_dirty(units: usize) -> *mut Page {
+    if units > MAX_SIZE / UNIT / 2 || units > u32::MAX as usize {
+        return ptr::null_mut();
+    }
+    let guard = LOCK.lock();
+    // SAFETY: under LOCK.
+    let page = unsafe {
+        let runs = &mut *RUNS.0.get();
+        let found = runs.dirty.find(units);
+        if found.is_null() {
+            return found;
+        }
+        runs.cut(found, units, 1)
+    };
+    drop(guard);
+    count_taken(units);
+    page
+}
+
 fn count_taken(units: usize) {
     let held = USED_UNITS.fetch_add(units, Ordering::Relaxed) + units + DIRTY_UNITS.load(Ordering::Relaxed);
     if held > PEAK_UNITS.load(Ordering::Relaxed) {
@@ -521,11 +541,11 @@ pub(crate) unsafe fn give(page: *mut Page, zero: bool) {
     }
 }
 
-/// Makes a taken run shorter; what is cut off is free.
+/// Makes a taken run shorter; what is cut off is free, and reads as zero if `zero`.
 ///
 /// # Safety
 /// The run is the caller's; `units` is at least 1 and less than its length; nobody uses the units cut off.
-pub(crate) unsafe fn shorten(page: *mut Page, units: usize) {
+pub(crate) unsafe fn shorten(page: *mut Page, units: usize, zero: bool) {
     let now = clock::now_ms();
     let _guard = LOCK.lock();
     // SAFETY: under LOCK; the caller's run.
@@ -534,9 +554,9 @@ pub(crate) unsafe fn shorten(page: *mut Page, units: usize) {
         let cut = (*page).units as usize - units;
         let (kind, end) = ((*page).kind.get(), Kind::LargeEnd);
         mark(page, units, kind, end);
-        let rest = runs.part((*page).start.add(units * UNIT), cut, false);
+        let rest = runs.part((*page).start.add(units * UNIT), cut, zero);
         USED_UNITS.fetch_sub(cut, Ordering::Relaxed);
-        runs.insert(rest, cut, false, now);
+        runs.insert(rest, cut, zero, now);
     }
 }
 

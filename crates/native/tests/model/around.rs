@@ -478,6 +478,10 @@ pub mod runs {
         cells[index].get(|| Watched::new(())).with_mut(|_| ());
     }
 
+    pub fn take_dirty(units: usize) -> *mut Page {
+        take(units, 1)
+    }
+
     pub fn take(units: usize, align: usize) -> *mut Page {
         assert_eq!(align, 1);
         let _guard = LOCK.lock();
@@ -514,7 +518,7 @@ pub mod runs {
         TAKEN.set(taken);
     }
 
-    pub unsafe fn shorten(_page: *mut Page, _units: usize) {
+    pub unsafe fn shorten(_page: *mut Page, _units: usize, _zero: bool) {
         unreachable!("not modelled")
     }
     pub unsafe fn lengthen(_page: *mut Page, _units: usize) -> bool {

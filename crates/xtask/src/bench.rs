@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: allocators side by side. Owns how the programs of tests/bench are compiled and which allocators and
 //! programs run; how they run and what the report says is crate allokit-bench's.
 
-use crate::{bench_peers, bench_real, build, tools};
+use crate::{bench_inline, bench_peers, bench_real, build, tools};
 use allokit_bench::machine::Machine;
 use allokit_bench::measure::Runner;
 use allokit_bench::plan::{Group, Kind, OWN, STEPS, Workload};
@@ -31,6 +31,9 @@ pub struct Args {
     /// Instead: operations per second of the threaded programs with these numbers of threads
     #[arg(long, value_delimiter = ',', value_name = "1,2,4,8,16", value_parser = clap::value_parser!(u32).range(1..=1024))]
     scaling: Vec<u32>,
+    /// Instead: the fast path in the caller beside plain calls and mimalloc linked statically, with and without LTO
+    #[arg(long)]
+    inline: bool,
     /// List programs and allocators and run none
     #[arg(long)]
     list: bool,
@@ -62,6 +65,9 @@ pub const FLAGS: &[&str] = &[
 const QUICK: &str = "25";
 
 pub fn run(args: &Args) -> Result<()> {
+    if args.inline {
+        return bench_inline::run(args.rounds.unwrap_or(7));
+    }
     let report = match &args.from {
         Some(file) => {
             let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;

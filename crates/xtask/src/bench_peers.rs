@@ -104,7 +104,7 @@ fn libc_version() -> String {
 }
 
 /// Where the package's sources lie, and its version.
-fn package(name: &str) -> Result<(PathBuf, String)> {
+pub fn package(name: &str) -> Result<(PathBuf, String)> {
     let manifest = build::root().join("tests/bench/peers/Cargo.toml");
     let folder = sources::package_folder(&manifest, name)
         .with_context(|| format!("the sources of {name} are not here and could not be fetched"))?;

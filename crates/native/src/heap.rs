@@ -1,14 +1,14 @@
 //! Thread heaps: the bins, what fills and empties them, frees from other threads, the end of a thread.
 //!
-//! A heap's `bins` and `outbox` belong to its thread alone. Everything else is under `lock`, so that another thread can
+//! A heap's bins, its outbox and its blocks on their way home belong to its thread alone. Everything else is under `lock`, so that another thread can
 //! sort in the frees of a heap whose thread sleeps, and so that a dead thread's heap is whole. Heaps live for good: a
 //! thread that ends leaves its heap with all its pages to the next thread that begins, and until then others take pages
 //! from it when they need a fresh one.
 //!
 //! A block freed by another thread goes into that thread's outbox, into the batch for its owner and class, and 32 of them
 //! (or 8 KiB) together, by one exchange, into the owner's inbox. The owner looks at a bounded number of batches whenever
-//! it refills a bin or sends blocks home, and takes a batch as it is to refill a bin of its class; if it does not come by, whoever
-//! sends the next batch sorts them into the pages, or the upkeep by time.
+//! it refills a bin or sends blocks home, and takes a batch as it is to refill a bin of its class; if it does not come by,
+//! whoever sends the next batch sorts them into the pages, or the upkeep by time.
 //!
 //! A bin may hold blocks of other heaps' pages, of its class: a page can change its owner while its blocks travel. They
 //! find their way when they go home.

@@ -1,8 +1,8 @@
 //! Allokit's own allocator.
 //!
 //! Owns: size classes ([`classes`]), the table from addresses to pages ([`table`]), runs of address space ([`runs`]),
-//! thread heaps ([`heap`]), large blocks ([`large`]) and each heap's cache of them ([`cache`]). Uses: `allokit-platform` for everything that touches the system,
-//! `allokit-core` for the contract.
+//! thread heaps ([`heap`]), large blocks ([`large`]) and each heap's cache of them ([`cache`]), what must happen by time
+//! ([`upkeep`]). Uses: `allokit-platform` for everything that touches the system, `allokit-core` for the contract.
 //!
 //! In short: memory is divided into units of 64 KiB. A *run* is some units in a row; a *page* is a run that holds blocks
 //! of one size class; a larger block is a run of its own. For each unit a table outside the memory itself holds one
@@ -11,8 +11,8 @@
 //! frees are pushed, without a lock, a counter or an atomic operation. Everything behind the bins happens under the
 //! heap's lock, by its own thread nearly always, by another thread when this one sleeps or has died.
 //!
-//! Invariants, checked by [`check`]: for each page `used + free_count == carved <= capacity`, its bits say
-//! which `free_count` blocks are at home; for each block in a bin the table names that heap and class; runs and free runs tile the memory.
+//! Invariants, checked by [`check`]: for each page `used + free_count == carved <= capacity`, its bits say which
+//! `free_count` blocks are at home; for each block in a bin the table names its class; runs and free runs tile the memory.
 #![no_std]
 
 #[cfg(any(test, miri))]

@@ -38,6 +38,8 @@ const RESERVE_LIMITED: usize = 32 << 20;
 const HUGE_FROM: usize = 4 << 20;
 /// How large a huge page is; reservations begin at a multiple of it.
 const HUGE_PAGE: usize = 2 << 20;
+/// For how much of the first reservation the metadata is made with it.
+const METADATA_FIRST: usize = 256 << 20;
 /// How much is committed at a time.
 const COMMIT: usize = if cfg!(miri) { 1 << 20 } else { 4 << 20 };
 const RESERVATIONS: usize = if cfg!(miri) { 64 } else { 4096 };
@@ -454,7 +456,7 @@ pub(crate) fn begin() {
         if runs.count == 0 && runs.reserve(UNIT) {
             let first = &runs.reservations[0];
             // What cannot be had now is tried again when it is needed.
-            let _ = table::cover(first.start.addr(), first.bytes);
+            let _ = table::cover(first.start.addr(), first.bytes.min(METADATA_FIRST));
         }
     }
 }

@@ -38,9 +38,19 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 struct Leaf {
     words: [AtomicU64; UNITS_PER_LEAF],
     pages: [Page; UNITS_PER_LEAF],
-    many: [Bits<MANY>; UNITS_PER_LEAF],
-    most: [Bits<MOST>; UNITS_PER_LEAF],
 }
+
+/// The bits of pages with many blocks, in smaller leaves: a process with little address space has room for one of these.
+#[repr(C)]
+struct BitsLeaf {
+    many: [Bits<MANY>; UNITS_PER_BITS_LEAF],
+    most: [Bits<MOST>; UNITS_PER_BITS_LEAF],
+}
+
+const BITS_LEAF_SHIFT: u32 = 28;
+const UNITS_PER_BITS_LEAF: usize = 1 << (BITS_LEAF_SHIFT - UNIT_SHIFT);
+
+static BITS: AddressMap<{ size_of::<BitsLeaf>() }, { 1 << (48 - BITS_LEAF_SHIFT) }> = AddressMap::new();
 
 static MAP: AddressMap<{ size_of::<Leaf>() }> = AddressMap::new();
 
@@ -206,35 +216,41 @@ pub(crate) fn page(addr: usize) -> *mut Page {
 /// Room for `words` words of bits (at most [`MOST`]) of the page that begins in the unit of `addr`, which is covered.
 #[inline]
 pub(crate) fn bits(addr: usize, words: usize) -> *mut u64 {
-    let leaf = MAP.leaf(addr).cast::<Leaf>();
+    let leaf = BITS.leaf(addr).cast::<BitsLeaf>();
     debug_assert!(!leaf.is_null() && words <= MOST);
+    let unit = (addr >> UNIT_SHIFT) & (UNITS_PER_BITS_LEAF - 1);
     // SAFETY: the index is within the leaf.
-    unsafe {
-        if words <= MANY {
-            (&raw mut (*leaf).many[index(addr)]).cast()
-        } else {
-            (&raw mut (*leaf).most[index(addr)]).cast()
-        }
-    }
+    unsafe { if words <= MANY { (&raw mut (*leaf).many[unit]).cast() } else { (&raw mut (*leaf).most[unit]).cast() } }
 }
 
-/// Makes the leaves for `bytes` from `first`. False when there is no memory for them.
+/// Makes the leaves for `bytes` from `first`. False when there is no memory for them. One caller at a time.
 pub(crate) fn cover(first: usize, bytes: usize) -> bool {
     start();
     let last = first + bytes - 1;
     let mut addr = first;
     loop {
-        if MAP.leaf_or_insert(addr).is_null() {
+        if MAP.leaf(addr).is_null() && (!make_writable(addr) || MAP.leaf_or_insert(addr).is_null()) {
             return false;
         }
-        if addr >> 32 == last >> 32 {
+        if BITS.leaf_or_insert(addr).is_null() {
+            return false;
+        }
+        if addr >> BITS_LEAF_SHIFT == last >> BITS_LEAF_SHIFT {
             return true;
         }
-        addr = ((addr >> 32) + 1) << 32;
+        addr = ((addr >> BITS_LEAF_SHIFT) + 1) << BITS_LEAF_SHIFT;
     }
 }
 
-/// The lock under which leaves are made, for fork.
+/// Makes the part of the flat array writable that a leaf's words would be: only this counts as memory that the process may
+/// come to write (limits of data, overcommit switched off).
+fn make_writable(addr: usize) -> bool {
+    let entry = flat_entry(addr >> 32 << 32);
+    // SAFETY: whole OS pages inside the array, which is ours; giving rights changes no contents.
+    entry.is_null() || unsafe { pages::commit(entry.cast_mut().cast(), UNITS_PER_LEAF * size_of::<AtomicU64>()) }
+}
+
+/// The lock under which leaves of metadata are made, for fork; those of bits are made under the lock of the runs.
 pub(crate) fn lock() -> &'static allokit_platform::Lock {
     MAP.lock()
 }

@@ -187,8 +187,8 @@ cfg_if::cfg_if! {
             let _ = (start, bytes);
         }
 
-        /// Readable and writable zeroes of which few will ever be touched, for good; null when the system does not give
-        /// so much. Uses no memory, in small pages, until written.
+        /// Readable zeroes of which few will ever be made writable ([`commit`]), for good; null when the system does not
+        /// give so much address space. Uses no memory until written, and small pages then.
         pub fn map_sparse(bytes: usize) -> *mut u8 {
             let start = map_none(bytes);
             // SAFETY: the stretch was just mapped and nobody else knows it.
@@ -198,7 +198,7 @@ cfg_if::cfg_if! {
                     libc::madvise(start.cast(), bytes, libc::MADV_NOHUGEPAGE);
                     libc::madvise(start.cast(), bytes, libc::MADV_DONTDUMP);
                 }
-                if !start.is_null() && !commit(start, bytes) {
+                if !start.is_null() && libc::mprotect(start.cast(), bytes, libc::PROT_READ) != 0 {
                     release(start, bytes, os_page());
                     return ptr::null_mut();
                 }

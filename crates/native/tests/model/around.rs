@@ -277,6 +277,9 @@ pub mod platform {
         pub fn space_is_limited() -> bool {
             true
         }
+        pub unsafe fn commit(_start: *mut u8, _bytes: usize) -> bool {
+            true
+        }
         pub fn map_sparse(_bytes: usize) -> *mut u8 {
             std::ptr::null_mut()
         }
@@ -297,12 +300,12 @@ pub mod platform {
     }
 
     /// One leaf for all addresses.
-    pub struct AddressMap<const LEAF: usize> {
+    pub struct AddressMap<const LEAF: usize, const ROOT: usize = 1> {
         leaf: std::sync::OnceLock<usize>,
         lock: Lock,
     }
 
-    impl<const LEAF: usize> AddressMap<LEAF> {
+    impl<const LEAF: usize, const ROOT: usize> AddressMap<LEAF, ROOT> {
         pub const fn new() -> Self {
             AddressMap { leaf: std::sync::OnceLock::new(), lock: Lock::new() }
         }

@@ -6,8 +6,9 @@
 //! of pages whose blocks carry a tag.)
 //!
 //! The words lie in one flat array over all addresses that a process can have, 8 bytes for each 64 KiB: reserved, not
-//! used, so that it costs address space only. Where there is no such address space (a limit, an emulator) they lie in the
-//! leaves that hold the metadata, one load further away.
+//! used, so that it costs address space only. Where there is no such address space (a limit) they lie in the leaves that
+//! hold the metadata, one load further away. So they do on other processors than x86-64: for 48 bits of address the array
+//! is twice as large, and qemu-user, under which those are tested, keeps a record of each OS page of it: 256 MiB.
 
 use crate::classes::{BINS, UNIT_SHIFT};
 use crate::heap::{Bin, Heap};
@@ -126,7 +127,7 @@ fn start() {
     if STARTED.load(Ordering::Relaxed) {
         return;
     }
-    if !cfg!(miri) && !pages::space_is_limited() {
+    if cfg!(all(target_arch = "x86_64", not(miri))) && !pages::space_is_limited() {
         let flat = pages::map_sparse((ADDRESSES >> UNIT_SHIFT) * size_of::<AtomicU64>());
         FLAT.store(flat.cast(), Ordering::Release);
     }

@@ -134,6 +134,13 @@ pub fn fuzz(args: &FuzzArgs) -> Result<()> {
 }
 
 pub fn soak(args: &SoakArgs) -> Result<()> {
+    for which in ["thread", "address"] {
+        match sanitizer(which) {
+            Ok(()) => println!("the native backend's tests are clean under the {which} sanitizer"),
+            Err(error) if error.is::<LeftOut>() => println!("LEFT OUT: the {which} sanitizer: {error}"),
+            Err(error) => return Err(error),
+        }
+    }
     let program = build_soak()?;
     tools::run(Command::new(program).arg("--minutes").arg(args.minutes.to_string()))
 }

@@ -336,7 +336,11 @@ fn mutants() -> Result<()> {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((bug, tracked, test)) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let line = match (status("", *tracked, test), status(bug, *tracked, test)) {
+                    // A bug that only some orders of threads show may be missed once.
+                    let seen =
+                        (0..3).map(|_| status(bug, *tracked, test)).find(|seen| !matches!(seen, Ok((Some(0), _))));
+                    let seen = seen.unwrap_or(Ok((Some(0), String::new())));
+                    let line = match (status("", *tracked, test), seen) {
                         // 1: a check failed; no status: a signal ended it.
                         (Ok((Some(0), _)), Ok((Some(1) | None, _))) => continue,
                         (Ok((Some(0), _)), Ok((with, _))) => format!("{test} does not notice {bug}: status {with:?}"),

@@ -31,6 +31,20 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 #[cfg(all(not(any(test, allokit_rust_library)), target_os = "linux"))]
 core::arch::global_asm!(".weak rust_eh_personality", ".hidden rust_eh_personality", "rust_eh_personality:");
 
+/// What `include/allokit/inline.h` finds where the backend is not native: a heap whose bins are empty for good, so that
+/// each call comes here. An object compiled for the one may be linked with the other.
+#[cfg(not(any(feature = "native", test, allokit_rust_library)))]
+mod inline {
+    /// 73 bins and the table's address, as there.
+    #[repr(C, align(16))]
+    pub(crate) struct Empty([usize; 73 * 2 + 1]);
+
+    static EMPTY: Empty = Empty([0; 73 * 2 + 1]);
+
+    allokit_platform::thread_cell! { pub(crate) static INLINE: *mut Empty = EMPTY; }
+    allokit_platform::name_thread_cell! { INLINE = "ak_inline_1_needs_a_static_library_of_this_header" }
+}
+
 // Nothing else names libc, and the shared library must.
 #[cfg(not(test))]
 #[link(name = "c")]

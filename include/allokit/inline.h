@@ -7,8 +7,9 @@
  * large one, tracking in force) is the library's function, which decides everything; so both may be mixed freely.
  *
  * What this file knows of the library is one layout: ak_inline_heap_t and the size classes. Its number is part of the
- * symbols that it refers to, so a program whose header and library differ, or that is linked with another backend or with
- * the shared library, does not link, and the missing symbol's name says what is wanted.
+ * symbol that it refers to, so a program whose header and library differ, or that is linked with a shared library, does
+ * not link, and the missing symbol's name says what is wanted. The static libraries of the other backends have the symbol
+ * too, with a heap that is always empty: an object that was compiled for native may be linked with any of them.
  */
 #ifndef ALLOKIT_INLINE_H
 #define ALLOKIT_INLINE_H
@@ -42,7 +43,7 @@ typedef struct ak_inline_heap {
 
 /* This thread's heap, or an empty one. */
 extern __thread ak_inline_heap_t *ak_inline_heap_
-    __asm__("ak_inline_1_needs_the_static_native_library_of_this_header");
+    __asm__("ak_inline_1_needs_a_static_library_of_this_header");
 
 #ifdef __cplusplus
 }

@@ -38,7 +38,7 @@ static __attribute__((noinline)) void sized(long pairs)
 int main(int argc, char **argv)
 {
     void (*run)(long) = argc > 1 && argv[1][0] == 's' ? sized : unsized;
-    run(PAIRS); /* warm: the thread has its heap, the bin its blocks */
+    run(100000); /* warm: the thread has its heap, the bin its blocks, and the looks from frees are as rare as in a busy one */
     mark();
     run(PAIRS);
     mark();

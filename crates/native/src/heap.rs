@@ -143,7 +143,7 @@ const _: () = assert!(
         && classes::UNIT_SHIFT == 16
         && classes::SMALL_MAX == 32768
 );
-allokit_platform::name_thread_cell! { OPEN_HEAP = "ak_inline_1_needs_the_static_native_library_of_this_header" }
+allokit_platform::name_thread_cell! { OPEN_HEAP = "ak_inline_1_needs_a_static_library_of_this_header" }
 
 // SAFETY: never written: its bins are empty, and no word of the table names it.
 unsafe impl Sync for Placeholder {}

@@ -21,8 +21,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The first number of [`VERSION`], which the soname ends with.
 pub const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");
 
-/// What include/allokit/inline.h refers to: in the static native library only, and hidden in what is linked with it.
-pub const INLINE_SYMBOL: &str = "ak_inline_1_needs_the_static_native_library_of_this_header";
+/// What include/allokit/inline.h refers to: in the static libraries only, and hidden in what is linked with them.
+pub const INLINE_SYMBOL: &str = "ak_inline_1_needs_a_static_library_of_this_header";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -355,9 +355,7 @@ fn cargo_build(package: &str, backend: &str, options: &Options, place: &Place) -
 /// Makes the static library out of cargo's.
 fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<PathBuf> {
     let mut exports = exports()?;
-    if backend == "native" {
-        exports.insert(INLINE_SYMBOL.to_string());
-    }
+    exports.insert(INLINE_SYMBOL.to_string());
     let linked = work.join("linked.o");
     // The exports are the roots; constructors and destructors (.init_array, .fini_array) of the objects that are linked
     // in stay as well, ld sees to that.

@@ -76,9 +76,7 @@ fn library(backend: &'static str, track: bool) -> Result<()> {
     let built = build::build_with(&Options { track, ..Options::new(backend) })?;
     let exports = build::exports()?;
     let mut for_static = exports.clone();
-    if backend == "native" {
-        for_static.insert(build::INLINE_SYMBOL.to_string());
-    }
+    for_static.insert(build::INLINE_SYMBOL.to_string());
     for (library, exports) in [(&built.static_lib, &for_static), (&built.shared_lib, &exports)] {
         same(&build::offered(library)?, exports).with_context(|| format!("public symbols of {}", library.display()))?;
     }

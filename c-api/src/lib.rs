@@ -42,7 +42,7 @@ mod inline {
     static EMPTY: Empty = Empty([0; 73 * 2 + 1]);
 
     allokit_platform::thread_cell! { pub(crate) static INLINE: *mut Empty = EMPTY; }
-    allokit_platform::name_thread_cell! { INLINE = "ak_inline_1_needs_a_static_library_of_this_header" }
+    allokit_platform::name_thread_cell! { INLINE = "ak_inline_2_needs_a_static_library_of_this_header" }
 }
 
 // Nothing else names libc, and the shared library must.

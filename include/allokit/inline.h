@@ -32,9 +32,11 @@ typedef struct __attribute__((__may_alias__)) ak_inline_block {
 typedef struct ak_inline_bin {
     ak_inline_block_t *head;
     int32_t room; /* how many more frees until the library looks at the bin; 0 where nothing may be pushed */
+    uint32_t aside;
 } ak_inline_bin_t;
 
-enum { AK_INLINE_BINS_ = 73, AK_INLINE_MAX_ = 32768, AK_INLINE_PAGE_SHIFT_ = 16 };
+/* AK_INLINE_END_: all bins of a heap lie in so many bytes from its start. */
+enum { AK_INLINE_BINS_ = 73, AK_INLINE_MAX_ = 32768, AK_INLINE_PAGE_SHIFT_ = 16, AK_INLINE_END_ = 258048 };
 
 typedef struct ak_inline_heap {
     ak_inline_bin_t bins[AK_INLINE_BINS_];
@@ -43,7 +45,7 @@ typedef struct ak_inline_heap {
 
 /* This thread's heap, or an empty one. */
 extern __thread ak_inline_heap_t *ak_inline_heap_
-    __asm__("ak_inline_1_needs_a_static_library_of_this_header");
+    __asm__("ak_inline_2_needs_a_static_library_of_this_header");
 
 #ifdef __cplusplus
 }
@@ -105,7 +107,7 @@ static __inline__ __attribute__((__always_inline__, __unused__)) void ak_inline_
     const ak_inline_heap_t *heap = ak_inline_heap_;
     if (__builtin_expect(heap->pages != NULL, 1)) {
         uintptr_t word = heap->pages[(uintptr_t)ptr >> AK_INLINE_PAGE_SHIFT_];
-        if (__builtin_expect((word ^ (uintptr_t)heap) < sizeof heap->bins, 1)) {
+        if (__builtin_expect((word ^ (uintptr_t)heap) < AK_INLINE_END_, 1)) {
             ak_inline_bin_t *bin = (ak_inline_bin_t *)word;
             if (__builtin_expect(--bin->room >= 0, 1)) {
                 ak_inline_push_(bin, ptr);

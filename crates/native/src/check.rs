@@ -37,15 +37,15 @@ unsafe fn check_page(page: *mut Page) -> usize {
     // SAFETY: as above.
     unsafe {
         let about = classes::get((*page).class as usize);
-        if (*page).used + (*page).free_count != (*page).carved
-            || (*page).carved > (*page).capacity
-            || (*page).capacity != about.capacity
+        if (*page).free_count > (*page).carved
+            || (*page).outside > (*page).free_count
+            || (*page).carved > about.capacity
             || (*page).units != about.units
         {
             faults += 1;
         }
         let bits = Page::bits(page);
-        let words = (*page).capacity.div_ceil(64) as usize;
+        let words = about.capacity.div_ceil(64) as usize;
         let (mut free, mut beyond) = (0, 0);
         for word in 0..words {
             let set = *bits.add(word);
@@ -60,7 +60,8 @@ unsafe fn check_page(page: *mut Page) -> usize {
             faults += 1;
         }
         let word = table::word((*page).start.addr());
-        if !word.is_small() || word.class() != (*page).class as usize {
+        if !word.is_small() || word.is_hot() != ((*page).slot == 0)
+            || word.class((*page).start.addr()) != (*page).class as usize {
             faults += 1;
         }
     }

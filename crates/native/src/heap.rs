@@ -1,9 +1,16 @@
 //! Thread heaps: the bins, what fills and empties them, frees from other threads, the end of a thread.
 //!
-//! A heap's bins, its outbox and its blocks on their way home belong to its thread alone. Everything else is under `lock`, so that another thread can
+//! A heap's bins and its outbox belong to its thread alone. Everything else is under `lock`, so that another thread can
 //! sort in the frees of a heap whose thread sleeps, and so that a dead thread's heap is whole. Heaps live for good: a
 //! thread that ends leaves its heap with all its pages to the next thread that begins, and until then others take pages
 //! from it when they need a fresh one.
+//!
+//! A page is *hot* or *cold*. The blocks of hot pages go into the bin of their class, the last one first. When that is
+//! full and nobody takes from it, the page of the next block becomes cold: it gets a bin of its own, and its word names
+//! that, so that further frees go there, by the same few instructions. An empty bin is filled with all that such a page
+//! has, in one step; the page is hot again then. So a few blocks that come and go stay in the bin of their class, and a
+//! long row of frees goes to where the blocks belong, without a look at each. A cold page's bin counts down: at 0 all its
+//! blocks are home, and the page is given back.
 //!
 //! A block freed by another thread goes into that thread's outbox, into the batch for its owner and class, and 32 of them
 //! (or 8 KiB) together, by one exchange, into the owner's inbox. The owner looks at a bounded number of batches whenever
@@ -32,16 +39,25 @@ pub(crate) struct Block {
     next_batch: *mut Block,
 }
 
-/// Blocks of one class, ready to be handed out.
+/// Blocks of one class, or of one cold page, ready to be handed out.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Bin {
     pub head: *mut Block,
     /// How many more frees until the bin is looked at.
     pub room: i32,
+    /// Of a class: 0, or the [`mark`] of the list that was found to be all that the bin may keep. Of a cold page: how many
+    /// of its blocks are elsewhere beyond `room` and the one whose free is looked at.
+    pub aside: u32,
 }
 
-const EMPTY_BIN: Bin = Bin { head: ptr::null_mut(), room: 0 };
+const EMPTY_BIN: Bin = Bin { head: ptr::null_mut(), room: 0, aside: 0 };
+
+/// What tells a bin's list from another one: never 0.
+#[inline(always)]
+fn mark(head: *mut Block) -> u32 {
+    head.addr() as u32 | 1
+}
 
 /// Blocks of one class of another heap that this thread has freed and not yet sent.
 #[derive(Clone, Copy)]
@@ -57,8 +73,13 @@ const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left
 
 /// More than classes: a thread that frees another one's blocks of all sizes keeps a batch of each.
 const BATCHES: usize = 128;
-/// How many blocks go home at a time.
-const AWAY: usize = 128;
+/// How many pages become cold until their class's bin, from which nobody took meanwhile, is emptied.
+const COLD_UNTIL_EMPTIED: u8 = 4;
+/// An empty bin is filled from so many pages until it has so many blocks.
+const FILL_PAGES: usize = 8;
+const FILL_LEAST: u32 = 16;
+/// How many cold pages that nothing happens to are settled at a look.
+const SETTLE_MOST: usize = 16;
 /// How many batches of the inbox are looked at at a time.
 const DRAIN: usize = 32;
 /// When an inbox holds more than this, the sender sorts it in.
@@ -79,7 +100,11 @@ const ADOPTION_LOOKS: usize = 4;
 const IDLE: u32 = 0;
 const LIVE: u32 = 1;
 
-/// See the module's head. Aligned so that a bin's address tells its heap.
+/// A thread ends.
+const ENDING: u32 = 2;
+
+/// See the module's head. One lies at the start of [`table::HEAP_SPAN`] bytes, so that a bin's address tells its heap;
+/// the bins of its cold pages begin at [`table::SLOTS_AT`].
 #[repr(C, align(4096))]
 pub(crate) struct Heap {
     // -- the thread's own
@@ -89,12 +114,10 @@ pub(crate) struct Heap {
     /// From a size in steps of 16 bytes to its bin's offset: here, so that finding it costs no further address.
     pub tiny: [u16; classes::TINY_COUNT],
     outbox: [Batch; BATCHES],
-    /// The head of each bin that was found full: it is as long as that has not changed.
-    full: [*mut Block; BINS],
+    /// Whether a bin was found full.
     has_full: bool,
-    /// Blocks on their way home.
-    away: [*mut Block; AWAY],
-    away_count: usize,
+    /// How many pages of a class became cold since its bin was found full.
+    cooled: [u8; BINS],
     exit_rounds: u32,
     /// The epoch in which the bins were last looked at.
     epoch: u16,
@@ -120,16 +143,21 @@ pub(crate) struct Heap {
     /// Batches for the bins, by class.
     ready: [*mut Block; BINS],
     ready_count: [u16; BINS],
-    /// The pages of each class that have free or uncarved blocks.
+    /// The pages of each class that have free or uncarved blocks, and all cold ones.
     queues: [*mut Page; CLASS_COUNT + 1],
+    /// Bins for cold pages: those given back, as a list, and how many were ever used.
+    free_slots: *mut Bin,
+    slots_used: usize,
 }
+
+/// How many pages may be cold at a time.
+const SLOTS: usize = (table::SLOTS_END - table::SLOTS_AT) / size_of::<Bin>();
+const _: () = assert!(size_of::<Heap>() <= table::SLOTS_AT && size_of::<Placeholder>() == size_of::<Heap>());
 
 /// A heap that has nothing and gets nothing: what the cell points at before a thread's first allocation, and after its
 /// end, so that the hot paths need no test for "no heap".
 #[repr(transparent)]
 pub(crate) struct Placeholder(UnsafeCell<Heap>);
-
-const _: () = assert!(align_of::<Heap>() == table::HEAP_ALIGN);
 
 // What include/allokit/inline.h knows. A change of it needs another number there and in the name below.
 const _: () = assert!(
@@ -138,12 +166,13 @@ const _: () = assert!(
         && offset_of!(Bin, room) == 8
         && size_of::<Bin>() == 16
         && BINS == 73
+        && table::SLOTS_END == 258048
         && offset_of!(Heap, pages) == 73 * 16
         && offset_of!(Block, next) == 0
         && classes::UNIT_SHIFT == 16
         && classes::SMALL_MAX == 32768
 );
-allokit_platform::name_thread_cell! { OPEN_HEAP = "ak_inline_1_needs_a_static_library_of_this_header" }
+allokit_platform::name_thread_cell! { OPEN_HEAP = "ak_inline_2_needs_a_static_library_of_this_header" }
 
 // SAFETY: never written: its bins are empty, and no word of the table names it.
 unsafe impl Sync for Placeholder {}
@@ -154,10 +183,8 @@ const fn blank() -> Heap {
         pages: ptr::null(),
         tiny: classes::tiny_offsets(size_of::<Bin>()),
         outbox: [EMPTY_BATCH; BATCHES],
-        full: [ptr::null_mut(); BINS],
         has_full: false,
-        away: [ptr::null_mut(); AWAY],
-        away_count: 0,
+        cooled: [0; BINS],
         exit_rounds: 0,
         epoch: 0,
         looked_at: 0,
@@ -174,6 +201,8 @@ const fn blank() -> Heap {
         ready: [ptr::null_mut(); BINS],
         ready_count: [0; BINS],
         queues: [ptr::null_mut(); CLASS_COUNT + 1],
+        free_slots: ptr::null_mut(),
+        slots_used: 0,
     }
 }
 
@@ -337,29 +366,235 @@ unsafe fn fill_from_ready(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
         (*heap).ready[class] = (*batch).next_batch;
         (*heap).ready_count[class] -= 1;
         (*bin).head = batch;
-        (*bin).room = classes::get(class).budget.min((*heap).patience);
+        open_bin(heap, class);
         true
     }
 }
 
-unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool {
-    // SAFETY: under the heap's lock; the queue holds pages of this heap and class.
+/// A bin that was empty has blocks again.
+unsafe fn open_bin(heap: *mut Heap, class: usize) {
+    // SAFETY: the bins are the caller's.
     unsafe {
-        loop {
+        let bin = &raw mut (*heap).bins[class];
+        (*bin).room = classes::get(class).budget.min((*heap).patience);
+        (*bin).aside = 0;
+    }
+}
+
+/// Fills an empty bin with all that a cold page's has, or with some blocks of a hot page; where that are few, with those
+/// of further pages, so that not every other allocation comes here.
+unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool {
+    // SAFETY: under the heap's lock; the queue holds pages of this heap and class. Lists taken from pages are the
+    // caller's, and end with null.
+    unsafe {
+        let step = classes::get(class).step;
+        let mut link = &raw mut (*bin).head;
+        let mut got = 0;
+        for _ in 0..FILL_PAGES {
             let page = (*heap).queues[class];
             if page.is_null() {
-                return false;
+                break;
             }
-            (*bin).head = Page::take(page, classes::get(class).step);
-            if (*bin).head.is_null() && (*page).carved < (*page).capacity {
-                (*bin).head = Page::carve(page);
+            let (mut list, mut count) = (ptr::null_mut(), 0);
+            if (*page).slot != 0 {
+                (list, count) = warm(heap, page);
             }
-            if (*page).carved == (*page).capacity && (*page).free_count == 0 {
+            if list.is_null() {
+                (list, count) = Page::take(page, step);
+            }
+            if list.is_null() && (*page).carved < Page::capacity(page) {
+                (list, count) = Page::carve(page);
+            }
+            if !Page::has_free(page) {
                 dequeue(heap, page);
             }
-            if !(*bin).head.is_null() {
-                (*bin).room = classes::get(class).budget.min((*heap).patience);
-                return true;
+            *link = list;
+            got += count;
+            if got >= step.min(FILL_LEAST) {
+                break;
+            }
+            // A short list: its end is near.
+            while !(*link).is_null() {
+                link = &raw mut (**link).next;
+            }
+        }
+        if (*bin).head.is_null() {
+            return false;
+        }
+        open_bin(heap, class);
+        true
+    }
+}
+
+/// Gives a page a bin of its own, into which its blocks go from now on. Null when there is none to be had.
+///
+/// # Safety
+/// Under the heap's lock, by its thread; the page is its own, hot, and not all of its blocks are home.
+unsafe fn cool(heap: *mut Heap, page: *mut Page) -> *mut Bin {
+    // SAFETY: the caller's promise; a slot that is free or was never used is nobody's.
+    unsafe {
+        debug_assert!((*page).slot == 0 && (*page).free_count < (*page).carved);
+        let mut slot = (*heap).free_slots;
+        if slot.is_null() {
+            if (*heap).slots_used == SLOTS {
+                return slot;
+            }
+            slot = heap.byte_add(table::SLOTS_AT).cast::<Bin>().add((*heap).slots_used);
+            (*heap).slots_used += 1;
+        } else {
+            (*heap).free_slots = (*slot).head.cast();
+        }
+        (*slot).head = ptr::null_mut();
+        set_left(heap, slot, (*page).carved - (*page).free_count);
+        (*page).slot = (slot.addr() - heap.addr()) as u32;
+        (*page).outside = 0;
+        (*page).seen = 0;
+        Page::set_words(page, Word::of_bin(slot));
+        if !(*page).queued {
+            enqueue(heap, page);
+        }
+        slot
+    }
+}
+
+/// The bin of a cold page.
+unsafe fn slot_of(heap: *mut Heap, page: *mut Page) -> *mut Bin {
+    // SAFETY: under the heap's lock; a cold page's offset is that of its bin.
+    unsafe {
+        debug_assert!((*page).slot as usize >= table::SLOTS_AT);
+        heap.byte_add((*page).slot as usize).cast()
+    }
+}
+
+/// How many blocks of a cold page are neither in its bin nor at home, as far as the bin knows.
+unsafe fn left(slot: *mut Bin) -> u32 {
+    // SAFETY: under the lock, by the heap's thread or for a heap without one.
+    unsafe { (*slot).aside.wrapping_add_signed((*slot).room).wrapping_add(1) }
+}
+
+/// Sets [`left`]: the bin is looked at when the last one comes, or earlier.
+unsafe fn set_left(heap: *mut Heap, slot: *mut Bin, left: u32) {
+    // SAFETY: as above.
+    unsafe {
+        let more = left as i32 - 1;
+        let room = more.min((*heap).patience);
+        (*slot).room = room;
+        (*slot).aside = (more - room) as u32;
+    }
+}
+
+/// Makes a cold page hot: what lay in its bin, and how many.
+///
+/// # Safety
+/// Under the heap's lock, by its thread or for a heap without one.
+unsafe fn warm(heap: *mut Heap, page: *mut Page) -> (*mut Block, u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let slot = slot_of(heap, page);
+        let (list, elsewhere) = ((*slot).head, left(slot) - (*page).outside);
+        let count = (*page).carved - (*page).free_count - elsewhere;
+        give_slot(heap, page);
+        Page::set_words(page, Word::small(heap, (*page).class as usize));
+        (list, count)
+    }
+}
+
+unsafe fn give_slot(heap: *mut Heap, page: *mut Page) {
+    // SAFETY: as above.
+    unsafe {
+        let slot = slot_of(heap, page);
+        (*slot).head = (*heap).free_slots.cast();
+        (*slot).room = 0;
+        (*heap).free_slots = slot;
+        (*page).slot = 0;
+        (*page).outside = 0;
+    }
+}
+
+/// Whether nobody pushes onto the heap's bins without its lock but the caller.
+unsafe fn is_exclusive(heap: *mut Heap) -> bool {
+    // SAFETY: heaps live for good; under its lock.
+    unsafe { heap == HEAP::get() || (*heap).state.load(Ordering::Relaxed) != LIVE }
+}
+
+/// Gives an empty page back to the runs.
+///
+/// # Safety
+/// Under the heap's lock; all blocks of the page are at home or in the page's own bin.
+unsafe fn give_page(heap: *mut Heap, page: *mut Page) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*page).slot != 0 {
+            if cfg!(debug_assertions) {
+                settle(heap, page);
+                debug_assert!((*page).free_count == (*page).carved, "a block of the page was freed twice");
+            } else {
+                give_slot(heap, page);
+            }
+        }
+        if (*page).queued {
+            dequeue(heap, page);
+        }
+        Page::retire(page);
+        (*page).kind.set(Kind::Busy);
+        runs::give(page, false);
+    }
+}
+
+/// Takes home what lies in a cold page's bin, and makes the page hot.
+///
+/// # Safety
+/// As [`warm`].
+unsafe fn settle(heap: *mut Heap, page: *mut Page) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (mut block, count) = warm(heap, page);
+        let before = (*page).free_count;
+        while !block.is_null() {
+            let next = (*block).next;
+            take_home(page, block);
+            block = next;
+        }
+        debug_assert!((*page).free_count == before + count);
+    }
+}
+
+unsafe fn take_home(page: *mut Page, block: *mut Block) {
+    // SAFETY: under the lock of the page's heap; a block of the page.
+    if !unsafe { Page::put(page, block.cast()) } {
+        crate::invalid(block.cast(), "second free");
+    }
+}
+
+/// Looks at the cold pages: gives back those whose last blocks others have taken home, and settles up to `most` that
+/// nothing happened to since the last look (all, if `at_once`), so that their memory can be given back in parts.
+///
+/// # Safety
+/// As [`warm`].
+unsafe fn look_at_cold(heap: *mut Heap, mut most: usize, at_once: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for class in 1..=CLASS_COUNT {
+            let mut page = (*heap).queues[class];
+            while !page.is_null() {
+                let next = (*page).next;
+                if (*page).slot != 0 {
+                    let slot = slot_of(heap, page);
+                    let elsewhere = left(slot) - (*page).outside;
+                    if (*page).outside > 0 {
+                        set_left(heap, slot, elsewhere);
+                        (*page).outside = 0;
+                    }
+                    if elsewhere == 0 {
+                        give_page(heap, page);
+                    } else if most > 0 && (at_once || (*page).seen == elsewhere as u8) {
+                        settle(heap, page);
+                        most -= 1;
+                    } else {
+                        (*page).seen = elsewhere as u8;
+                    }
+                }
+                page = next;
             }
         }
     }
@@ -422,6 +657,9 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
                     drain(other, false, DRAIN);
                     let page = (*other).queues[class];
                     if !page.is_null() {
+                        if (*page).slot != 0 {
+                            settle(other, page);
+                        }
                         dequeue(other, page);
                         Page::set_owner(page, heap);
                         return page;
@@ -434,12 +672,11 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
     ptr::null_mut()
 }
 
-/// A free when the bin's room is used up. If the bin is not full after all, it gets as much room as it has, and the block.
-/// If it is, the block goes home, and so do the next ones as long as nothing is taken from the bin: by way of a list of
-/// addresses, so that a long row of frees touches neither the blocks nor a lock each time.
+/// A free when the bin's room is used up. If a class's bin is not full after all, it gets as much room as it has, and the
+/// block; if it is, the block's page becomes cold. If a cold page's bin has no room left, its last block came home.
 ///
 /// # Safety
-/// `bin` is this thread's and of the block's class; the caller gives the block up.
+/// `bin` is this thread's and of the block's class or page; the caller gives the block up.
 #[cold]
 #[inline(never)]
 pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
@@ -447,40 +684,87 @@ pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
     unsafe {
         (*bin).room = 0;
         let word = Word::of_bin(bin);
-        let heap = word.heap();
-        if (*heap).full[word.class()] != (*bin).head || (*bin).head.is_null() {
+        if !word.is_hot() {
+            return overflow_cold(word.heap(), bin, ptr);
+        }
+        if (*bin).aside != mark((*bin).head) {
             return overflow_look(bin, ptr);
         }
-        put_away(heap, ptr);
+        to_page(word.heap(), ptr);
     }
 }
 
-/// Notes a block that is to go home.
-#[inline(always)]
-unsafe fn put_away(heap: *mut Heap, ptr: *mut u8) {
-    // SAFETY: the heap is this thread's; the list is emptied when it is full.
-    unsafe {
-        let count = (*heap).away_count;
-        *(&raw mut (*heap).away).cast::<*mut Block>().add(count) = ptr.cast();
-        compiler_fence(Ordering::Release);
-        (*heap).away_count = count + 1;
-        if count + 1 == AWAY {
-            away_is_full(heap);
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-unsafe extern "C" fn away_is_full(heap: *mut Heap) {
-    // SAFETY: the heap is this thread's.
+/// The last block of a cold page, or one of many.
+unsafe fn overflow_cold(heap: *mut Heap, slot: *mut Bin, ptr: *mut u8) {
+    // SAFETY: as in `overflow`.
     unsafe {
         keep_errno(|| {
             let _guard = (*heap).lock.lock();
-            empty_away(heap);
+            let others = (*slot).aside;
+            if others > 0 {
+                set_left(heap, slot, others);
+                push(slot, ptr.cast());
+            } else {
+                let page = page::of_block(ptr.addr());
+                // At home: the bin counts it already.
+                debug_assert!((*page).outside == 0 && (*page).heap.load(Ordering::Relaxed) == heap);
+                if cfg!(debug_assertions) {
+                    push(slot, ptr.cast());
+                    (*slot).room = -1;
+                }
+                give_page(heap, page);
+            }
             drain(heap, true, DRAIN);
         });
         look_around(heap);
+    }
+}
+
+/// Makes the page of a block cold, and frees the block there: the bin of its class is full. When that happens again and
+/// again, the bin is emptied too: each of its blocks may keep a page.
+#[inline(never)]
+unsafe fn to_page(heap: *mut Heap, ptr: *mut u8) {
+    // SAFETY: as in `overflow`; pages are touched under the lock.
+    unsafe {
+        let word = table::word(ptr.addr());
+        if !word.is_owned_by(heap) {
+            // A sized free in the caller does not look whose block it is.
+            return free_remote(heap, word.hot(ptr.addr()), ptr);
+        }
+        keep_errno(|| {
+            let _guard = (*heap).lock.lock();
+            let page = page::of_block(ptr.addr());
+            let class = (*page).class as usize;
+            let slot = if (*page).free_count + 1 == (*page).carved || (*page).slot != 0 {
+                ptr::null_mut()
+            } else {
+                cool(heap, page)
+            };
+            if slot.is_null() {
+                home(heap, page, ptr.cast());
+            } else {
+                (*slot).room -= 1;
+                push(slot, ptr.cast());
+                (*heap).cooled[class] += 1;
+                if (*heap).cooled[class] == COLD_UNTIL_EMPTIED {
+                    close_bin(heap, class);
+                }
+            }
+            drain(heap, true, DRAIN);
+        });
+        look_around(heap);
+    }
+}
+
+/// Sends home what a bin holds; further frees go to their pages until an allocation wants a block of the class.
+unsafe fn close_bin(heap: *mut Heap, class: usize) {
+    // SAFETY: the bins are the caller's; the lock is held.
+    unsafe {
+        (*heap).cooled[class] = 0;
+        let bin = &raw mut (*heap).bins[class];
+        send_home(heap, take_all(bin));
+        (*bin).room = 0;
+        (*bin).aside = mark(ptr::null_mut());
     }
 }
 
@@ -491,19 +775,20 @@ unsafe extern "C" fn overflow_look(bin: *mut Bin, ptr: *mut u8) {
     // SAFETY: as in `overflow`.
     unsafe {
         let word = Word::of_bin(bin);
-        let (heap, class) = (word.heap(), word.class());
+        let (heap, class) = (word.heap(), word.class(ptr.addr()));
         let budget = classes::get(class).budget;
         let length = length_up_to((*bin).head, budget);
         if length < budget {
-            (*heap).full[class] = ptr::null_mut();
+            (*bin).aside = 0;
             // A look has its price: not for every free when the bin is nearly full.
             (*bin).room = (budget - length).max(budget / 4).min((*heap).patience);
             push(bin, ptr.cast());
             return look_around(heap);
         }
-        (*heap).full[class] = (*bin).head;
+        (*bin).aside = mark((*bin).head);
+        (*heap).cooled[class] = 0;
         (*heap).has_full = true;
-        put_away(heap, ptr);
+        to_page(heap, ptr);
     }
 }
 
@@ -516,13 +801,10 @@ unsafe fn empty_full_bins(heap: *mut Heap) {
             return;
         }
         (*heap).has_full = false;
-        empty_away(heap);
         for class in 1..=CLASS_COUNT {
-            let full = (*heap).full[class];
-            (*heap).full[class] = ptr::null_mut();
-            let bin = &raw mut (*heap).bins[class];
-            if !full.is_null() && full == (*bin).head {
-                send_home(heap, take_all(bin));
+            let head = (*heap).bins[class].head;
+            if !head.is_null() && (*heap).bins[class].aside == mark(head) {
+                close_bin(heap, class);
             }
         }
     }
@@ -565,35 +847,6 @@ unsafe fn look_around(heap: *mut Heap) {
     }
 }
 
-/// Sends the blocks home whose addresses wait for it.
-///
-/// # Safety
-/// The heap is the caller's and its lock is held.
-unsafe fn empty_away(heap: *mut Heap) {
-    // SAFETY: the caller's promise: the blocks are free and in nobody's list.
-    unsafe {
-        let count = (*heap).away_count;
-        (*heap).away_count = 0;
-        let unit = |index: usize| (*heap).away[index].addr() >> classes::UNIT_SHIFT;
-        let mut first = 0;
-        while first < count {
-            // Rows of frees often lie in one page: it is looked up once.
-            let mut end = first + 1;
-            while end < count && unit(end) == unit(first) {
-                end += 1;
-            }
-            let block = (*heap).away[first];
-            if table::word(block.addr()).is_owned_by(heap) {
-                let blocks = (&raw const (*heap).away).cast::<*mut Block>().add(first);
-                home(heap, page::of_block(block.addr()), blocks, end - first);
-            } else {
-                (first..end).for_each(|index| send_one_home(heap, (*heap).away[index]));
-            }
-            first = end;
-        }
-    }
-}
-
 /// Sends home the older half of each bin: once in an epoch, so that a bin that is not used any more is empty after a
 /// second, and its blocks keep no pages.
 #[cold]
@@ -604,7 +857,7 @@ unsafe fn age_bins(heap: *mut Heap) {
         (*heap).epoch = upkeep::epoch();
         empty_outbox(heap);
         let _guard = (*heap).lock.lock();
-        empty_away(heap);
+        look_at_cold(heap, SETTLE_MOST, false);
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
             // `end` goes two steps for each of `cut`.
@@ -617,17 +870,27 @@ unsafe fn age_bins(heap: *mut Heap) {
             let rest = *cut;
             *cut = ptr::null_mut();
             send_home(heap, rest);
-            (*heap).full[class] = ptr::null_mut();
+            if (*bin).aside != mark(ptr::null_mut()) {
+                (*bin).aside = 0;
+            }
         }
     }
 }
 
 /// Gives back the memory of free blocks in the heap's pages that nothing happened to for so many looks, in at most `left`
-/// stretches (and one page's more); how many are left. Passes over a heap that is busy.
+/// stretches (and one page's more); how many are left. Sends home what lies in the bins of a heap that has been without a
+/// thread for a while. Passes over a heap that is busy.
 pub(crate) fn thin_out(heap: *mut Heap, looks: u16, mut left: usize) -> usize {
     // SAFETY: heaps live for good; pages are touched under the lock.
     unsafe {
         if let Some(_guard) = (*heap).lock.try_lock() {
+            if (*heap).state.load(Ordering::Relaxed) == IDLE {
+                if looks == 0 || upkeep::epoch().wrapping_sub((*heap).epoch) > 1 {
+                    empty_bins(heap);
+                    empty_ready(heap);
+                }
+                look_at_cold(heap, SETTLE_MOST, looks == 0);
+            }
             for class in 1..=CLASS_COUNT {
                 let least = (THIN_LEAST / classes::class_size(class)) as u32;
                 let mut page = (*heap).queues[class];
@@ -663,34 +926,38 @@ unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
     unsafe {
         let word = table::word(block.addr());
         if word.is_owned_by(heap) {
-            home(heap, page::of_block(block.addr()), &raw const block, 1);
+            home(heap, page::of_block(block.addr()), block);
         } else {
             debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
             if word.is_small() {
                 (*block).next = ptr::null_mut();
-                send(word, block, 1);
+                send(word.hot(block.addr()), block, 1);
             }
         }
     }
 }
 
-/// Gives `count` blocks back to their page; an empty page goes back to the runs.
+/// Gives a block back to its page; an empty page goes back to the runs.
 #[inline]
-unsafe fn home(heap: *mut Heap, page: *mut Page, blocks: *const *mut Block, count: usize) {
-    // SAFETY: as in `send_home`; the blocks are all of this page.
+unsafe fn home(heap: *mut Heap, page: *mut Page, block: *mut Block) {
+    // SAFETY: as in `send_home`; the block is the page's.
     unsafe {
         debug_assert!((*page).kind.get() == Kind::Small && (*page).heap.load(Ordering::Relaxed) == heap);
-        let twice = Page::put(page, blocks.cast(), count);
-        if !twice.is_null() {
-            crate::invalid(twice, "second free");
-        }
-        if (*page).used == 0 {
-            if (*page).queued {
-                dequeue(heap, page);
+        take_home(page, block);
+        let mut elsewhere = (*page).carved - (*page).free_count;
+        if (*page).slot != 0 {
+            if !is_exclusive(heap) {
+                // Only its thread can tell how many are in the page's bin.
+                (*page).outside += 1;
+                return;
             }
-            Page::retire(page);
-            (*page).kind.set(Kind::Busy);
-            runs::give(page, false);
+            let slot = slot_of(heap, page);
+            elsewhere = left(slot) - (*page).outside - 1;
+            set_left(heap, slot, elsewhere);
+            (*page).outside = 0;
+        }
+        if elsewhere == 0 {
+            give_page(heap, page);
         } else if !(*page).queued {
             enqueue(heap, page);
         }
@@ -721,7 +988,7 @@ pub(crate) unsafe fn drain(heap: *mut Heap, keep: bool, limit: usize) {
             }
             let next = (*batch).next_batch;
             let word = table::word(batch.addr());
-            let ready = if word.is_owned_by(heap) { word.class() } else { 0 };
+            let ready = if word.is_owned_by(heap) { word.class(batch.addr()) } else { 0 };
             if keep && ready != 0 && (*heap).ready_count[ready] < classes::get(ready).ready_most {
                 (*batch).next_batch = (*heap).ready[ready];
                 (*heap).ready[ready] = batch;
@@ -774,7 +1041,7 @@ pub(crate) fn drain_other(heap: *mut Heap) {
 /// Adds a batch of `count` blocks to the inbox of the heap that owns their pages.
 ///
 /// # Safety
-/// The list from `head` belongs to the caller; `word` was the word of its blocks' pages.
+/// The list from `head` belongs to the caller; `word` was the word of its blocks' pages, hot.
 unsafe fn send(word: Word, head: *mut Block, count: usize) {
     // SAFETY: heaps live for good. The list is published by the exchange; only a consumer of the whole list takes from
     // it, so an address that comes back in between does no harm.
@@ -789,14 +1056,14 @@ unsafe fn send(word: Word, head: *mut Block, count: usize) {
                 Err(now) => old = now,
             }
         }
-        (*owner).inbox_bytes.fetch_add(count * classes::class_size(word.class()), Ordering::Relaxed);
+        (*owner).inbox_bytes.fetch_add(count * classes::class_size(word.class(head.addr())), Ordering::Relaxed);
     }
 }
 
 /// Frees a block of a page that is not this thread's.
 ///
 /// # Safety
-/// `word` is the block's, and the caller gives the block up.
+/// `word` is the block's, hot, and the caller gives the block up.
 #[inline(always)]
 pub(crate) unsafe fn free_remote(heap: *mut Heap, word: Word, ptr: *mut u8) {
     // SAFETY: the outbox is this thread's; a placeholder's is empty and stays so, since no word is NONE.
@@ -834,7 +1101,7 @@ unsafe fn change_batch(heap: *mut Heap, batch: *mut Batch, word: Word, block: *m
         }
         flush(batch);
         (*batch).word = word;
-        (*batch).left = classes::get(word.class()).batch;
+        (*batch).left = classes::get(word.class(block.addr())).batch;
         if (*batch).left == 1 {
             (*batch).word = Word::NONE;
             send(word, block, 1);
@@ -870,7 +1137,7 @@ unsafe fn flush(batch: *mut Batch) {
         if head.is_null() {
             return;
         }
-        let full = classes::get(word.class()).batch;
+        let full = classes::get(word.class(head.addr())).batch;
         let count = full - (*batch).left;
         (*batch).head = ptr::null_mut();
         (*batch).left = full;
@@ -948,7 +1215,7 @@ fn claim() -> *mut Heap {
             });
         }
         if heap.is_null() {
-            heap = meta::alloc(size_of::<Heap>(), align_of::<Heap>()).cast::<Heap>();
+            heap = meta::alloc(table::HEAP_SPAN, table::HEAP_SPAN).cast::<Heap>();
             if heap.is_null() {
                 return heap;
             }
@@ -998,7 +1265,8 @@ unsafe extern "C" fn on_thread_exit(heap: *mut c_void) {
     }
 }
 
-/// Leaves a heap to others: everything it holds goes to where it belongs.
+/// Leaves a heap to others: other heaps' blocks go to where they belong. Its own stay in the bins for the next thread; if
+/// none comes soon, the upkeep sends them home.
 ///
 /// # Safety
 /// No thread uses the heap any more.
@@ -1008,11 +1276,9 @@ pub(crate) unsafe fn retire(heap: *mut Heap) {
         empty_outbox(heap);
         empty_cache(heap);
         let guard = (*heap).lock.lock();
-        empty_bins(heap);
-        while has_inbox(heap) {
-            drain(heap, false, DRAIN);
-        }
-        empty_ready(heap);
+        (*heap).state.store(ENDING, Ordering::Relaxed);
+        drain(heap, false, DRAIN);
+        (*heap).epoch = upkeep::epoch();
         drop(guard);
         let _registry = REGISTRY.lock();
         (*heap).state.store(IDLE, Ordering::Relaxed);
@@ -1037,6 +1303,7 @@ pub(crate) fn release_own() {
             drain(heap, false, DRAIN);
         }
         empty_ready(heap);
+        look_at_cold(heap, usize::MAX, true);
     }
 }
 
@@ -1059,12 +1326,10 @@ unsafe fn empty_cache(heap: *mut Heap) {
 unsafe fn empty_bins(heap: *mut Heap) {
     // SAFETY: the caller owns the bins and holds the lock.
     unsafe {
-        empty_away(heap);
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
             let list = take_all(bin);
             *bin = EMPTY_BIN;
-            (*heap).full[class] = ptr::null_mut();
             send_home(heap, list);
         }
     }
@@ -1079,9 +1344,16 @@ pub(crate) fn after_fork_in_child() {
         // SAFETY: the other threads do not exist; all locks are free.
         unsafe {
             (*heap).cache.reopen();
-            if heap != own && heap != late && (*heap).state.load(Ordering::Relaxed) == LIVE {
+            if heap != own && heap != late && (*heap).state.load(Ordering::Relaxed) != IDLE {
                 for class in 1..=CLASS_COUNT {
-                    keep_sound(heap, class);
+                    keep_sound(&raw mut (*heap).bins[class].head, class);
+                    let mut page = (*heap).queues[class];
+                    while !page.is_null() {
+                        if (*page).slot != 0 {
+                            keep_sound(&raw mut (*slot_of(heap, page)).head, class);
+                        }
+                        page = (*page).next;
+                    }
                 }
                 retire(heap);
             }
@@ -1090,10 +1362,9 @@ pub(crate) fn after_fork_in_child() {
 }
 
 /// Cuts a bin's list before the first block that does not belong there.
-unsafe fn keep_sound(heap: *mut Heap, class: usize) {
-    // SAFETY: the table tells whether an address is one of this heap's blocks before it is read.
+unsafe fn keep_sound(mut link: *mut *mut Block, class: usize) {
+    // SAFETY: the table tells whether an address is one of this allocator's blocks before it is read.
     unsafe {
-        let mut link = &raw mut (*heap).bins[class].head;
         while !(*link).is_null() {
             let block = *link;
             if !is_of_class(block, class) {
@@ -1109,7 +1380,7 @@ unsafe fn keep_sound(heap: *mut Heap, class: usize) {
 fn is_of_class(block: *mut Block, class: usize) -> bool {
     let word = table::word(block.addr());
     // SAFETY: the word is that of a page.
-    word.is_small() && word.class() == class && unsafe { page::is_block_start(block.cast()) }
+    word.is_small() && word.class(block.addr()) == class && unsafe { page::is_block_start(block.cast()) }
 }
 
 /// Takes every heap's lock and those around them, in the order in which the rest of the crate nests them; or gives them
@@ -1149,10 +1420,13 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
                     && (*page).queued
                     && (*page).prev == before
                     && (*page).heap.load(Ordering::Relaxed) == heap
-                    && ((*page).free_count > 0 || (*page).carved < (*page).capacity);
+                    && ((*page).slot != 0 || Page::has_free(page));
                 if !sound {
                     faults += 1;
                     break;
+                }
+                if (*page).slot != 0 && heap == HEAP::get() && !is_cold_sound(heap, page) {
+                    faults += 1;
                 }
                 before = page;
                 page = (*page).next;
@@ -1170,4 +1444,18 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
         }
     }
     faults
+}
+
+/// Whether a cold page's bin holds as many blocks as it says, all of them the page's.
+unsafe fn is_cold_sound(heap: *mut Heap, page: *mut Page) -> bool {
+    // SAFETY: under the heap's lock, by its thread.
+    unsafe {
+        let slot = slot_of(heap, page);
+        let (mut block, mut count) = ((*slot).head, 0);
+        while !block.is_null() && page::of_block(block.addr()) == page && page::is_block_start(block.cast()) {
+            block = (*block).next;
+            count += 1;
+        }
+        block.is_null() && count + left(slot) - (*page).outside + (*page).free_count == (*page).carved
+    }
 }

@@ -141,7 +141,7 @@ unsafe impl Backend for Native {
         unsafe {
             let bin = Self::bin_for(heap, size);
             let block = Self::pop(bin);
-            if block.is_null() { heap::alloc_slow(heap, Word::of_bin(bin).class()) } else { block }
+            if block.is_null() { heap::alloc_slow(heap, (bin.addr() - heap.addr()) / size_of::<Bin>()) } else { block }
         }
     }
 
@@ -190,7 +190,7 @@ unsafe impl Backend for Native {
     unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         let word = table::word(ptr.addr());
         let old = if word.is_small() {
-            let old = class_size(word.class());
+            let old = class_size(word.class(ptr.addr()));
             // In place unless more than half would be wasted.
             if size <= old && (size >= old / 2 || old <= 64) {
                 return ptr;
@@ -234,7 +234,7 @@ unsafe impl Backend for Native {
     unsafe fn usable_size(ptr: *const u8) -> usize {
         let word = table::word(ptr.addr());
         if word.is_small() {
-            class_size(word.class())
+            class_size(word.class(ptr.addr()))
         } else if word.is_large() {
             // SAFETY: the caller's promise: a live block.
             unsafe { large::usable(ptr) }
@@ -324,7 +324,7 @@ unsafe impl Backend for Native {
 unsafe extern "C" fn free_elsewhere(ptr: *mut u8, word: Word) {
     if word.is_small() {
         // SAFETY: the table names a heap, and heaps live for good; the caller gives the block up.
-        unsafe { heap::free_remote(HEAP::get(), word, ptr) }
+        unsafe { heap::free_remote(HEAP::get(), word.hot(ptr.addr()), ptr) }
     } else if word.is_large() {
         // SAFETY: the caller's promise.
         unsafe { large::free(ptr) }

@@ -59,18 +59,20 @@ pub(crate) struct Page {
     // -- pages: under the owner's lock
     /// No word of [`Page::bits`] before this one has a bit.
     pub first: u32,
-    /// Blocks that are live, in a bin or on their way home.
-    pub used: u32,
+    /// The page's own bin while it is cold, as an offset from the heap; 0 while it is hot.
+    pub slot: u32,
     /// Blocks that came home: as many as there are bits in [`Page::bits`].
     pub free_count: u32,
-    /// Blocks made so far: the first `carved` of `capacity`.
+    /// Blocks made so far.
     pub carved: u32,
-    /// Blocks that fit.
-    pub capacity: u32,
+    /// Blocks that another thread took home while the page was cold: the page's bin does not know of them yet.
+    pub outside: u32,
     /// The epoch in which a block last came home or went out.
     pub touched: u16,
     /// Whether the memory of the free blocks has been given back since.
     pub thin: bool,
+    /// What was left in the page's bin when it was last looked at, cut off: whether anything happened to it since.
+    pub seen: u8,
     /// The owner.
     pub heap: AtomicPtr<Heap>,
     // -- all kinds
@@ -103,6 +105,9 @@ pub(crate) struct Page {
     /// The next older one.
     pub older: *mut Page,
 }
+
+// Two cache lines, the first one for what is looked at in turns. (The model's atomics are larger.)
+const _: () = assert!(size_of::<AtomicPtr<Heap>>() > 8 || size_of::<Page>() == 128 && core::mem::offset_of!(Page, bits) == 64);
 
 /// The bits of a page of one unit: see [`Page::bits`].
 #[derive(Debug)]
@@ -148,11 +153,11 @@ impl Page {
         unsafe {
             debug_assert!((*page).units == about.units);
             (*page).first = 0;
+            (*page).slot = 0;
             (*page).thin = false;
-            (*page).used = 0;
             (*page).free_count = 0;
             (*page).carved = 0;
-            (*page).capacity = about.capacity;
+            (*page).outside = 0;
             (*page).class = class as u8;
             (*page).queued = false;
             (*page).kind.set(Kind::Small);
@@ -163,6 +168,7 @@ impl Page {
             for unit in 1..about.units as usize {
                 let inside = table::page(start.addr() + unit * UNIT);
                 (*inside).kind.set(Kind::Inside);
+                (*inside).class = class as u8;
                 (*inside).start = start;
             }
             Page::set_owner(page, heap);
@@ -177,10 +183,39 @@ impl Page {
         // SAFETY: the caller's promise.
         unsafe {
             (*page).heap.store(heap, Ordering::Relaxed);
+            Page::set_words(page, Word::small(heap, (*page).class as usize));
+        }
+    }
+
+    /// Names the bin that takes the page's blocks.
+    ///
+    /// # Safety
+    /// As [`Page::set_owner`].
+    pub(crate) unsafe fn set_words(page: *mut Page, word: Word) {
+        // SAFETY: the caller's promise.
+        unsafe {
             for unit in 0..(*page).units as usize {
-                table::set_word((*page).start.addr() + unit * UNIT, Word::small(heap, (*page).class as usize));
+                table::set_word((*page).start.addr() + unit * UNIT, word);
             }
         }
+    }
+
+    /// Blocks that fit.
+    ///
+    /// # Safety
+    /// `page` is a page.
+    pub(crate) unsafe fn capacity(page: *mut Page) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { classes::get((*page).class as usize).capacity }
+    }
+
+    /// Whether there are blocks to be had that are in no list: at home, or not carved yet.
+    ///
+    /// # Safety
+    /// Under the owner's lock.
+    pub(crate) unsafe fn has_free(page: *mut Page) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*page).free_count > 0 || (*page).carved < Page::capacity(page) }
     }
 
     /// Takes the words away; the run is no page any more.
@@ -190,11 +225,11 @@ impl Page {
     pub(crate) unsafe fn retire(page: *mut Page) {
         // SAFETY: the caller's promise.
         unsafe {
-            debug_assert!((*page).used == 0 && !(*page).queued && (*page).free_count == (*page).carved);
-            Page::bits(page).cast::<u64>().write_bytes(0, ((*page).carved as usize).div_ceil(64));
-            for unit in 0..(*page).units as usize {
-                table::set_word((*page).start.addr() + unit * UNIT, Word::NONE);
+            debug_assert!(!(*page).queued && (*page).slot == 0);
+            if (*page).free_count > 0 {
+                Page::bits(page).cast::<u64>().write_bytes(0, ((*page).carved as usize).div_ceil(64));
             }
+            Page::set_words(page, Word::NONE);
         }
     }
 
@@ -211,50 +246,43 @@ impl Page {
         unsafe { (*page).bits_at }
     }
 
-    /// Takes `count` blocks home. Null, or the first one that is at home already: it was freed twice.
+    /// Takes a block home. False when it is at home already: it was freed twice.
     ///
     /// # Safety
-    /// Under the owner's lock; the blocks are the page's.
+    /// Under the owner's lock; the block is the page's.
     #[inline(always)]
     #[must_use]
-    pub(crate) unsafe fn put(page: *mut Page, blocks: *const *mut u8, count: usize) -> *mut u8 {
-        // SAFETY: the caller's promise: the blocks' numbers are below the capacity.
+    pub(crate) unsafe fn put(page: *mut Page, block: *mut u8) -> bool {
+        // SAFETY: the caller's promise: the block's number is below the capacity.
         unsafe {
-            let start = (*page).start.addr();
             let magic = classes::get((*page).class as usize).magic;
-            let bits = Page::bits(page);
-            let mut first = (*page).first;
-            for index in 0..count {
-                let block = *blocks.add(index);
-                let number = classes::number(magic, block.addr() - start);
-                debug_assert!(number < (*page).carved as usize);
-                let word = bits.add(number / 64);
-                let bit = 1 << (number % 64);
-                if *word & bit != 0 {
-                    return block;
-                }
-                *word |= bit;
-                first = first.min((number / 64) as u32);
+            let number = classes::number(magic, block.addr() - (*page).start.addr());
+            debug_assert!(number < (*page).carved as usize);
+            let word = Page::bits(page).add(number / 64);
+            let bit = 1 << (number % 64);
+            if *word & bit != 0 {
+                return false;
             }
-            (*page).first = first;
+            *word |= bit;
+            (*page).first = (*page).first.min((number / 64) as u32);
             (*page).touched = upkeep::epoch();
             (*page).thin = false;
-            (*page).free_count += count as u32;
-            (*page).used -= count as u32;
-            ptr::null_mut()
+            (*page).free_count += 1;
+            true
         }
     }
 
-    /// Gives out up to `most` blocks that are at home, as a list in the order of their addresses: the first one, or null.
+    /// Gives out up to `most` blocks that are at home, as a list in the order of their addresses: the first one, or null,
+    /// and how many.
     ///
     /// # Safety
     /// Under the owner's lock.
-    pub(crate) unsafe fn take(page: *mut Page, most: u32) -> *mut Block {
+    pub(crate) unsafe fn take(page: *mut Page, most: u32) -> (*mut Block, u32) {
         // SAFETY: the caller's promise; a block with a bit is free and nobody has it.
         unsafe {
             let count = most.min((*page).free_count);
             if count == 0 {
-                return ptr::null_mut();
+                return (ptr::null_mut(), 0);
             }
             let size = classes::class_size((*page).class as usize);
             let bits = Page::bits(page);
@@ -282,8 +310,7 @@ impl Page {
             (*page).touched = upkeep::epoch();
             (*page).first = at as u32;
             (*page).free_count -= count;
-            (*page).used += count;
-            head
+            (head, count)
         }
     }
 
@@ -323,16 +350,16 @@ impl Page {
         }
     }
 
-    /// Makes the next blocks of a page and gives them out as a list: the first one.
+    /// Makes the next blocks of a page and gives them out as a list: the first one, and how many.
     ///
     /// # Safety
     /// Under the owner's lock; not all blocks are carved.
-    pub(crate) unsafe fn carve(page: *mut Page) -> *mut Block {
+    pub(crate) unsafe fn carve(page: *mut Page) -> (*mut Block, u32) {
         // SAFETY: the blocks from `carved` on lie in the page and nobody uses them.
         unsafe {
             let about = classes::get((*page).class as usize);
             let size = about.size as usize;
-            let count = about.step.min((*page).capacity - (*page).carved);
+            let count = about.step.min(about.capacity - (*page).carved);
             debug_assert!(count > 0);
             let first = (*page).start.add((*page).carved as usize * size);
             let mut block = first;
@@ -343,8 +370,7 @@ impl Page {
             }
             (*block.cast::<Block>()).next = ptr::null_mut();
             (*page).carved += count;
-            (*page).used += count;
-            first.cast()
+            (first.cast(), count)
         }
     }
 }

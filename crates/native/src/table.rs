@@ -1,9 +1,9 @@
 //! The table: for each unit of 64 KiB one word (owner and class) and one [`Page`] of metadata, outside the memory.
 //!
-//! A word is 0 (no block starts here), [`LARGE`] (a large block), or the address of a bin: a page of that bin's class and
-//! heap. Heaps are aligned to [`HEAP_ALIGN`] and begin with their bins, so a thread tests "mine, and in which bin?" with
-//! one exclusive or, and pushes onto the word itself. (The second half of a heap's first 4 KiB is no bin: room for words
-//! of pages whose blocks carry a tag.)
+//! A word is 0 (no block starts here), [`LARGE`] (a large block), or the address of the bin that takes the page's blocks:
+//! the one of the page's class in its heap, or one that is the page's own (see heap.rs). Heaps are aligned to
+//! [`HEAP_SPAN`], which holds all their bins, so a thread tests "mine, and in which bin?" with one exclusive or, and pushes
+//! onto the word itself. (The last 4 KiB of the span are no bins: room for words of pages whose blocks carry a tag.)
 //!
 //! The words lie in one flat array over all addresses that a process can have, 8 bytes for each 64 KiB: reserved, not
 //! used, so that it costs address space only. Where there is no such address space (a limit) they lie in the leaves that
@@ -18,8 +18,12 @@ use allokit_platform::{AddressMap, pages};
 
 /// The word of a large block.
 const LARGE: u64 = 0xff;
-/// Heaps are aligned to this.
-pub(crate) const HEAP_ALIGN: usize = 4096;
+/// Heaps are aligned to this, and so large.
+pub(crate) const HEAP_SPAN: usize = 256 << 10;
+/// Where the pages' own bins begin in a heap, and where they end.
+pub(crate) const SLOTS_AT: usize = 16 << 10;
+/// See [`SLOTS_AT`].
+pub(crate) const SLOTS_END: usize = HEAP_SPAN - 4096;
 /// The bins at a heap's start, in bytes.
 pub(crate) const BINS_BYTES: usize = BINS * size_of::<Bin>();
 
@@ -64,7 +68,7 @@ impl Word {
     pub(crate) const NONE: Word = Word(0);
 
     pub(crate) fn small(heap: *mut Heap, class: usize) -> Word {
-        debug_assert!(heap.addr().is_multiple_of(HEAP_ALIGN) && class > 0 && class < BINS);
+        debug_assert!(heap.addr().is_multiple_of(HEAP_SPAN) && class > 0 && class < BINS);
         Word((heap.expose_provenance() + class * size_of::<Bin>()) as u64)
     }
 
@@ -80,10 +84,10 @@ impl Word {
     /// Whether it is that of a page of `heap`.
     #[inline(always)]
     pub(crate) fn is_owned_by(self, heap: *mut Heap) -> bool {
-        (self.0 as usize ^ heap.addr()) < BINS_BYTES
+        (self.0 as usize ^ heap.addr()) < SLOTS_END
     }
 
-    /// The bin of the page's class in its heap.
+    /// The bin that takes the page's blocks.
     #[inline(always)]
     pub(crate) fn bin(self) -> *mut Bin {
         debug_assert!(self.is_small());
@@ -106,15 +110,36 @@ impl Word {
         self.0 == LARGE
     }
 
+    /// Whether the bin is that of a class, not a page's own.
     #[inline(always)]
-    pub(crate) fn class(self) -> usize {
+    pub(crate) fn is_hot(self) -> bool {
         debug_assert!(self.is_small());
-        (self.0 as usize & (HEAP_ALIGN - 1)) / size_of::<Bin>()
+        (self.0 as usize & (HEAP_SPAN - 1)) < BINS_BYTES
     }
 
+    /// The class of the page that holds `addr`, whose word this is.
+    #[inline(always)]
+    pub(crate) fn class(self, addr: usize) -> usize {
+        debug_assert!(self.is_small());
+        if self.is_hot() {
+            (self.0 as usize & (HEAP_SPAN - 1)) / size_of::<Bin>()
+        } else {
+            // SAFETY: a unit with a page's word has metadata, and the class is in that of all units. It does not change
+            // while the page has a block that somebody may ask for.
+            unsafe { (*page(addr)).class as usize }
+        }
+    }
+
+    /// The word of the page that holds `addr`, whose word this is, while it is hot.
+    #[inline(always)]
+    pub(crate) fn hot(self, addr: usize) -> Word {
+        if self.is_hot() { self } else { Word::small(self.heap(), self.class(addr)) }
+    }
+
+    #[inline(always)]
     pub(crate) fn heap(self) -> *mut Heap {
         debug_assert!(self.is_small());
-        core::ptr::with_exposed_provenance_mut(self.0 as usize & !(HEAP_ALIGN - 1))
+        core::ptr::with_exposed_provenance_mut(self.0 as usize & !(HEAP_SPAN - 1))
     }
 }
 

@@ -308,9 +308,9 @@ fn check_sees_damage() {
         // SAFETY: the page is this thread's; the field is put back before anybody else looks.
         unsafe {
             let page = crate::page::of_block(blocks[0].addr());
-            (*page).used += 1;
+            (*page).free_count += 1;
             assert_ne!(check(), 0);
-            (*page).used -= 1;
+            (*page).free_count -= 1;
             assert_eq!(check(), 0);
             blocks.into_iter().for_each(|block| Native::free(block));
         }

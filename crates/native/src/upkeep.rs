@@ -73,8 +73,11 @@ pub(crate) fn lock() -> &'static Lock {
 /// All at once.
 pub(crate) fn trim() {
     heap::release_own();
-    heap::for_each(heap::drain_other);
-    thin_out(0);
+    // Twice: what comes out of the bins of a heap without a thread may be another heap's.
+    for _ in 0..2 {
+        heap::for_each(heap::drain_other);
+        thin_out(0);
+    }
     release_cached(0);
     runs::purge_older(u64::MAX);
 }

@@ -17,11 +17,11 @@ unsafe impl Sync for Bump {}
 
 static BUMP: Bump = Bump { lock: Lock::new(), range: UnsafeCell::new((ptr::null_mut(), 0)) };
 
-/// `size` zeroed bytes aligned to `align` (a power of two up to 64 KiB), for good. Null when there is no memory.
+/// `size` zeroed bytes aligned to `align` (a power of two, up to 64 KiB for less than 64 KiB), for good. Null when there is no memory.
 /// Thread-safe.
 #[must_use]
 pub fn alloc(size: usize, align: usize) -> *mut u8 {
-    debug_assert!(align.is_power_of_two() && align <= 64 << 10);
+    debug_assert!(align.is_power_of_two() && (align <= 64 << 10 || size >= CHUNK / 4));
     if size >= CHUNK / 4 {
         let bytes = size.next_multiple_of(pages::os_page());
         return pages::map(bytes, align.max(pages::os_page()));

@@ -22,7 +22,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const MAJOR: &str = env!("CARGO_PKG_VERSION_MAJOR");
 
 /// What include/allokit/inline.h refers to: in the static libraries only, and hidden in what is linked with them.
-pub const INLINE_SYMBOL: &str = "ak_inline_1_needs_a_static_library_of_this_header";
+pub const INLINE_SYMBOL: &str = "ak_inline_2_needs_a_static_library_of_this_header";
 
 #[derive(clap::Args)]
 pub struct Args {

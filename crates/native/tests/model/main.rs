@@ -70,7 +70,7 @@ impl Native {
                 }
                 heap::push(bin, ptr.cast());
             } else if word.is_small() {
-                heap::free_remote(heap, word, ptr);
+                heap::free_remote(heap, word.hot(ptr.addr()), ptr);
             } else {
                 assert!(word.is_large(), "free of {ptr:?}, which is no block");
                 large::free(ptr);

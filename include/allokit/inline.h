@@ -2,8 +2,8 @@
  * inline.h - the fast path of the native backend in the caller. alloc.h includes it when AK_INLINE_NATIVE is defined,
  * which the CMake target of the static native library does; define AK_NO_INLINE to have plain calls again.
  *
- * With a size that is a constant, ak_alloc pops a block from the thread's bin and ak_free_sized pushes one, without a
- * call; ak_free looks the block's page up first. Whatever is out of the ordinary (an empty bin, another thread's block, a
+ * With a size that is a constant, ak_alloc pops a block from the thread's list and ak_free_sized pushes one onto its bin, without a
+ * call; ak_free looks the block's page up first. Whatever is out of the ordinary (an empty list, another thread's block, a
  * large one, tracking in force) is the library's function, which decides everything; so both may be mixed freely.
  *
  * What this file knows of the library is one layout: ak_inline_heap_t and the size classes. Its number is part of the
@@ -41,6 +41,7 @@ enum { AK_INLINE_BINS_ = 73, AK_INLINE_MAX_ = 32768, AK_INLINE_PAGE_SHIFT_ = 16,
 typedef struct ak_inline_heap {
     ak_inline_bin_t bins[AK_INLINE_BINS_];
     const uintptr_t *pages; /* which bin a page's blocks belong to, by address; NULL where nothing may be pushed */
+    ak_inline_block_t *heads[AK_INLINE_BINS_]; /* what allocations pop from */
 } ak_inline_heap_t;
 
 /* This thread's heap, or an empty one. */
@@ -61,12 +62,12 @@ static __inline__ __attribute__((__always_inline__, __unused__)) size_t ak_inlin
     return (log - 7) * 8 + ((last >> (log - 3)) & 7) + 9;
 }
 
-/* A block from the bin, or NULL when it is empty. */
+/* A block of the size's class, or NULL when there is none at hand. */
 static __inline__ __attribute__((__always_inline__, __unused__)) void *ak_inline_pop_(size_t size)
 {
-    ak_inline_bin_t *bin = &ak_inline_heap_->bins[ak_inline_class_(size)];
-    ak_inline_block_t *block = bin->head;
-    if (__builtin_expect(block != NULL, 1)) bin->head = block->next;
+    ak_inline_block_t **list = &ak_inline_heap_->heads[ak_inline_class_(size)];
+    ak_inline_block_t *block = *list;
+    if (__builtin_expect(block != NULL, 1)) *list = block->next;
     return block;
 }
 

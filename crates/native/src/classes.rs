@@ -19,8 +19,8 @@ pub(crate) const UNIT_SHIFT: u32 = 16;
 /// See [`UNIT_SHIFT`].
 pub(crate) const UNIT: usize = 1 << UNIT_SHIFT;
 
-/// How many bytes of free blocks a bin may gather between two looks at its length, and how many it may keep: more of the
-/// blocks that lists and trees are made of.
+/// How many bytes of freed blocks a bin may gather until an allocation takes them: more of the blocks that lists and trees
+/// are made of.
 const fn bin_bytes(size: usize) -> usize {
     if size <= 64 { 64 << 10 } else { 24 << 10 }
 }
@@ -47,7 +47,7 @@ pub(crate) struct Class {
     pub units: u32,
     /// How many blocks fit a page.
     pub capacity: u32,
-    /// How many frees until the bin's length is looked at, and how many blocks it may then keep.
+    /// How many freed blocks a bin may gather.
     pub budget: i32,
     /// How many blocks are carved at a time.
     pub step: u32,
@@ -104,16 +104,17 @@ const fn describe_all() -> [Class; ENTRIES] {
 
 static CLASSES: [Class; ENTRIES] = describe_all();
 
-/// The bins' offsets by size in steps of 16 bytes up to [`TABLE_MAX`], with bins of `step` bytes; 0 has that of 1.
-pub(crate) const fn tiny_offsets(step: usize) -> [u16; TINY_COUNT] {
-    let mut table = [step as u16; TINY_COUNT];
+/// The offsets of the classes' entries in a table that begins at `at` and has `step` bytes for each, by size in steps of 16
+/// bytes up to [`TABLE_MAX`]; 0 has that of 1.
+pub(crate) const fn tiny_offsets(at: usize, step: usize) -> [u16; TINY_COUNT] {
+    let mut table = [(at + step) as u16; TINY_COUNT];
     let mut index = 1;
     let mut class = 1;
     while index < table.len() {
         while size_of_class(class) < index * 16 {
             class += 1;
         }
-        table[index] = (class * step) as u16;
+        table[index] = (at + class * step) as u16;
         index += 1;
     }
     table
@@ -131,7 +132,7 @@ pub(crate) fn of_small(size: usize) -> usize {
 /// The class of any size up to [`SMALL_MAX`].
 #[cfg(test)]
 pub(crate) fn of(size: usize) -> usize {
-    const NUMBERS: [u16; TINY_COUNT] = tiny_offsets(1);
+    const NUMBERS: [u16; TINY_COUNT] = tiny_offsets(0, 1);
     if size <= TABLE_MAX { NUMBERS[size.div_ceil(16)] as usize } else { of_small(size) }
 }
 

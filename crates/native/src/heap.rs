@@ -5,9 +5,13 @@
 //! thread that ends leaves its heap with all its pages to the next thread that begins, and until then others take pages
 //! from it when they need a fresh one.
 //!
+//! A class has two lists: allocations pop from `heads`, frees push onto `bins`; when the first is empty it gets the second.
+//! Were they one, the load of an allocation would wait for the store of the free before it whenever the two are of one
+//! class, and the processor cannot foresee when they are.
+//!
 //! A page is *hot* or *cold*. The blocks of hot pages go into the bin of their class, the last one first. When that is
 //! full and nobody takes from it, the page of the next block becomes cold: it gets a bin of its own, and its word names
-//! that, so that further frees go there, by the same few instructions. An empty bin is filled with all that such a page
+//! that, so that further frees go there, by the same few instructions. An empty list is filled with all that such a page
 //! has, in one step; the page is hot again then. So a few blocks that come and go stay in the bin of their class, and a
 //! long row of frees goes to where the blocks belong, without a look at each. A cold page's bin counts down: at 0 all its
 //! blocks are home, and the page is given back.
@@ -39,25 +43,20 @@ pub(crate) struct Block {
     next_batch: *mut Block,
 }
 
-/// Blocks of one class, or of one cold page, ready to be handed out.
+/// Blocks of one class, or of one cold page, that were freed.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Bin {
     pub head: *mut Block,
     /// How many more frees until the bin is looked at.
     pub room: i32,
-    /// Of a class: 0, or the [`mark`] of the list that was found to be all that the bin may keep. Of a cold page: how many
-    /// of its blocks are elsewhere beyond `room` and the one whose free is looked at.
+    /// How many more it may take then: until a class's bin is full; until all blocks of a cold page are home, without the
+    /// last one.
     pub aside: u32,
 }
 
+/// Closed: it is full without a block.
 const EMPTY_BIN: Bin = Bin { head: ptr::null_mut(), room: 0, aside: 0 };
-
-/// What tells a bin's list from another one: never 0.
-#[inline(always)]
-fn mark(head: *mut Block) -> u32 {
-    head.addr() as u32 | 1
-}
 
 /// Blocks of one class of another heap that this thread has freed and not yet sent.
 #[derive(Clone, Copy)]
@@ -111,7 +110,9 @@ pub(crate) struct Heap {
     pub bins: [Bin; BINS],
     /// [`table::OPEN`] once [`OPEN_HEAP`] is this heap; null before.
     pages: *const AtomicU64,
-    /// From a size in steps of 16 bytes to its bin's offset: here, so that finding it costs no further address.
+    /// Blocks of each class, ready to be handed out.
+    pub heads: [*mut Block; BINS],
+    /// From a size in steps of 16 bytes to the offset of its list: here, so that finding it costs no further address.
     pub tiny: [u16; classes::TINY_COUNT],
     outbox: [Batch; BATCHES],
     /// Whether a bin was found full.
@@ -124,6 +125,8 @@ pub(crate) struct Heap {
     /// When the thread last looked around, in ms, and after how many frees at most it does again.
     looked_at: u64,
     patience: i32,
+    /// How many more frees until it does, as far as they are counted apart from the bins.
+    beat: i32,
     /// How many more large blocks until the upkeep is called.
     large_ticks: u32,
     // -- its thread's mostly: see there
@@ -159,6 +162,9 @@ const _: () = assert!(size_of::<Heap>() <= table::SLOTS_AT && size_of::<Placehol
 #[repr(transparent)]
 pub(crate) struct Placeholder(UnsafeCell<Heap>);
 
+/// Where the lists are.
+pub(crate) const HEADS_AT: usize = offset_of!(Heap, heads);
+
 // What include/allokit/inline.h knows. A change of it needs another number there and in the name below.
 const _: () = assert!(
     offset_of!(Heap, bins) == 0
@@ -168,6 +174,7 @@ const _: () = assert!(
         && BINS == 73
         && table::SLOTS_END == 258048
         && offset_of!(Heap, pages) == 73 * 16
+        && HEADS_AT == 73 * 16 + 8
         && offset_of!(Block, next) == 0
         && classes::UNIT_SHIFT == 16
         && classes::SMALL_MAX == 32768
@@ -181,7 +188,8 @@ const fn blank() -> Heap {
     Heap {
         bins: [EMPTY_BIN; BINS],
         pages: ptr::null(),
-        tiny: classes::tiny_offsets(size_of::<Bin>()),
+        heads: [ptr::null_mut(); BINS],
+        tiny: classes::tiny_offsets(HEADS_AT, size_of::<*mut Block>()),
         outbox: [EMPTY_BATCH; BATCHES],
         has_full: false,
         cooled: [0; BINS],
@@ -189,6 +197,7 @@ const fn blank() -> Heap {
         epoch: 0,
         looked_at: 0,
         patience: PATIENCE_LEAST,
+        beat: PATIENCE_LEAST,
         large_ticks: 0,
         cache: Cache::new(),
         inbox: AtomicPtr::new(ptr::null_mut()),
@@ -298,13 +307,23 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
         if (*heap).epoch != upkeep::epoch() {
             age_bins(heap);
         }
+        let bin = &raw mut (*heap).bins[class];
+        if (*bin).head.is_null() {
+            let block = take_one(heap, class);
+            upkeep::tick();
+            return block;
+        }
+        let freed = classes::get(class).budget + 1 - left(bin) as i32;
         let block = take_one(heap, class);
-        upkeep::tick();
+        (*heap).beat -= freed;
+        if (*heap).beat < 0 {
+            look_around(heap);
+        }
         block
     }
 }
 
-/// Pops a block, filling the bin first if it is empty.
+/// Pops a block, after the empty list has got what was freed, or others.
 ///
 /// # Safety
 /// The heap is this thread's, or the late one under its lock.
@@ -312,16 +331,24 @@ unsafe fn take_one(heap: *mut Heap, class: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     unsafe {
         let bin = &raw mut (*heap).bins[class];
-        if (*bin).head.is_null() && !refill(heap, class) {
-            return Native::fail();
+        let link = &raw mut (*heap).heads[class];
+        // It is not empty when the thread has just taken over a heap.
+        if (*link).is_null() {
+            let freed = take_all(bin);
+            if !freed.is_null() {
+                *link = freed;
+                open_bin(heap, class);
+            } else if !refill(heap, class) {
+                return Native::fail();
+            }
         }
-        let block = (*bin).head;
-        (*bin).head = (*block).next;
+        let block = *link;
+        *link = (*block).next;
         block.cast()
     }
 }
 
-/// Fills an empty bin. False when there is no memory.
+/// Fills an empty list. False when there is no memory.
 ///
 /// # Safety
 /// As [`take_one`].
@@ -329,9 +356,8 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
     // SAFETY: the bins are the caller's; pages and queues are touched under the heap's lock.
     unsafe {
         let guard = (*heap).lock.lock();
-        let bin = &raw mut (*heap).bins[class];
         drain(heap, true, DRAIN);
-        if fill_from_ready(heap, class, bin) || fill_from_queue(heap, class, bin) {
+        if fill_from_ready(heap, class) || fill_from_queue(heap, class) {
             return true;
         }
         let mut fresh = if IDLE_COUNT.load(Ordering::Relaxed) > 0 { adopt(heap, class) } else { ptr::null_mut() };
@@ -341,12 +367,12 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
         }
         if !fresh.is_null() {
             enqueue(heap, fresh);
-            return fill_from_queue(heap, class, bin);
+            return fill_from_queue(heap, class);
         }
         // No memory for a page: what others have freed may do.
         while has_inbox(heap) {
             drain(heap, false, DRAIN);
-            if fill_from_queue(heap, class, bin) {
+            if fill_from_queue(heap, class) {
                 return true;
             }
         }
@@ -355,8 +381,8 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
     }
 }
 
-/// Fills an empty bin with a batch as it came.
-unsafe fn fill_from_ready(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool {
+/// Fills an empty list with a batch as it came.
+unsafe fn fill_from_ready(heap: *mut Heap, class: usize) -> bool {
     // SAFETY: under the heap's lock; a batch in `ready` is a list of free blocks of its class that nobody else has.
     unsafe {
         let batch = (*heap).ready[class];
@@ -365,30 +391,29 @@ unsafe fn fill_from_ready(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
         }
         (*heap).ready[class] = (*batch).next_batch;
         (*heap).ready_count[class] -= 1;
-        (*bin).head = batch;
+        (*heap).heads[class] = batch;
         open_bin(heap, class);
         true
     }
 }
 
-/// A bin that was empty has blocks again.
+/// Lets an empty bin take frees: its class is in use.
 unsafe fn open_bin(heap: *mut Heap, class: usize) {
     // SAFETY: the bins are the caller's.
     unsafe {
-        let bin = &raw mut (*heap).bins[class];
-        (*bin).room = classes::get(class).budget.min((*heap).patience);
-        (*bin).aside = 0;
+        (*heap).cooled[class] = 0;
+        set_left(heap, &raw mut (*heap).bins[class], classes::get(class).budget as u32 + 1);
     }
 }
 
-/// Fills an empty bin with all that a cold page's has, or with some blocks of a hot page; where that are few, with those
+/// Fills an empty list with all that a cold page's bin has, or with some blocks of a hot page; where that are few, with those
 /// of further pages, so that not every other allocation comes here.
-unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool {
+unsafe fn fill_from_queue(heap: *mut Heap, class: usize) -> bool {
     // SAFETY: under the heap's lock; the queue holds pages of this heap and class. Lists taken from pages are the
     // caller's, and end with null.
     unsafe {
         let step = classes::get(class).step;
-        let mut link = &raw mut (*bin).head;
+        let mut link = &raw mut (*heap).heads[class];
         let mut got = 0;
         for _ in 0..FILL_PAGES {
             let page = (*heap).queues[class];
@@ -418,7 +443,7 @@ unsafe fn fill_from_queue(heap: *mut Heap, class: usize, bin: *mut Bin) -> bool 
                 link = &raw mut (**link).next;
             }
         }
-        if (*bin).head.is_null() {
+        if got == 0 {
             return false;
         }
         open_bin(heap, class);
@@ -466,7 +491,8 @@ unsafe fn slot_of(heap: *mut Heap, page: *mut Page) -> *mut Bin {
     }
 }
 
-/// How many blocks of a cold page are neither in its bin nor at home, as far as the bin knows.
+/// How many blocks of a cold page are neither in its bin nor at home, as far as the bin knows; for a class's bin, one more
+/// than it may take.
 unsafe fn left(slot: *mut Bin) -> u32 {
     // SAFETY: under the lock, by the heap's thread or for a heap without one.
     unsafe { (*slot).aside.wrapping_add_signed((*slot).room).wrapping_add(1) }
@@ -672,8 +698,8 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
     ptr::null_mut()
 }
 
-/// A free when the bin's room is used up. If a class's bin is not full after all, it gets as much room as it has, and the
-/// block; if it is, the block's page becomes cold. If a cold page's bin has no room left, its last block came home.
+/// A free when the bin's room is used up. If the bin may take more, it was only time to look around. If not: a class's bin
+/// is full, and the block's page becomes cold; or all of a cold page's blocks are home.
 ///
 /// # Safety
 /// `bin` is this thread's and of the block's class or page; the caller gives the block up.
@@ -687,10 +713,14 @@ pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
         if !word.is_hot() {
             return overflow_cold(word.heap(), bin, ptr);
         }
-        if (*bin).aside != mark((*bin).head) {
-            return overflow_look(bin, ptr);
+        let heap = word.heap();
+        if (*bin).aside > 0 {
+            set_left(heap, bin, (*bin).aside);
+            push(bin, ptr.cast());
+            return look_around(heap);
         }
-        to_page(word.heap(), ptr);
+        (*heap).has_full = true;
+        to_page(heap, ptr);
     }
 }
 
@@ -756,39 +786,16 @@ unsafe fn to_page(heap: *mut Heap, ptr: *mut u8) {
     }
 }
 
-/// Sends home what a bin holds; further frees go to their pages until an allocation wants a block of the class.
+/// Sends home what a class has in its lists; further frees go to their pages until an allocation wants a block.
 unsafe fn close_bin(heap: *mut Heap, class: usize) {
     // SAFETY: the bins are the caller's; the lock is held.
     unsafe {
         (*heap).cooled[class] = 0;
-        let bin = &raw mut (*heap).bins[class];
-        send_home(heap, take_all(bin));
-        (*bin).room = 0;
-        (*bin).aside = mark(ptr::null_mut());
-    }
-}
-
-/// Is the bin full? If not, it gets the block and as much room as it has.
-#[cold]
-#[inline(never)]
-unsafe extern "C" fn overflow_look(bin: *mut Bin, ptr: *mut u8) {
-    // SAFETY: as in `overflow`.
-    unsafe {
-        let word = Word::of_bin(bin);
-        let (heap, class) = (word.heap(), word.class(ptr.addr()));
-        let budget = classes::get(class).budget;
-        let length = length_up_to((*bin).head, budget);
-        if length < budget {
-            (*bin).aside = 0;
-            // A look has its price: not for every free when the bin is nearly full.
-            (*bin).room = (budget - length).max(budget / 4).min((*heap).patience);
-            push(bin, ptr.cast());
-            return look_around(heap);
-        }
-        (*bin).aside = mark((*bin).head);
-        (*heap).cooled[class] = 0;
-        (*heap).has_full = true;
-        to_page(heap, ptr);
+        let freed = take_all(&raw mut (*heap).bins[class]);
+        let ready = core::mem::replace(&mut (*heap).heads[class], ptr::null_mut());
+        (*heap).bins[class] = EMPTY_BIN;
+        send_home(heap, freed);
+        send_home(heap, ready);
     }
 }
 
@@ -802,8 +809,8 @@ unsafe fn empty_full_bins(heap: *mut Heap) {
         }
         (*heap).has_full = false;
         for class in 1..=CLASS_COUNT {
-            let head = (*heap).bins[class].head;
-            if !head.is_null() && (*heap).bins[class].aside == mark(head) {
+            let bin = &raw mut (*heap).bins[class];
+            if !(*bin).head.is_null() && left(bin) <= 1 {
                 close_bin(heap, class);
             }
         }
@@ -820,18 +827,6 @@ unsafe fn take_all(bin: *mut Bin) -> *mut Block {
     }
 }
 
-unsafe fn length_up_to(mut block: *mut Block, most: i32) -> i32 {
-    let mut length = 0;
-    // SAFETY: a list of the caller's.
-    unsafe {
-        while !block.is_null() && length < most {
-            block = (*block).next;
-            length += 1;
-        }
-    }
-    length
-}
-
 /// What a thread does now and then, from its frees.
 unsafe fn look_around(heap: *mut Heap) {
     let now = upkeep::tick();
@@ -841,13 +836,29 @@ unsafe fn look_around(heap: *mut Heap) {
         let quick = now.wrapping_sub((*heap).looked_at) < QUICK_MS;
         (*heap).looked_at = now;
         (*heap).patience = if quick { ((*heap).patience * 2).min(PATIENCE_MOST) } else { PATIENCE_LEAST };
+        (*heap).beat = (*heap).patience;
         if (*heap).epoch != upkeep::epoch() {
             keep_errno(|| age_bins(heap));
         }
     }
 }
 
-/// Sends home the older half of each bin: once in an epoch, so that a bin that is not used any more is empty after a
+/// Cuts the second half off a list, the larger one; and how many blocks are left.
+unsafe fn cut_half(mut cut: *mut *mut Block) -> (*mut Block, u32) {
+    // SAFETY: a list of the caller's.
+    unsafe {
+        // `end` goes two steps for each of `cut`.
+        let (mut end, mut kept) = (*cut, 0);
+        while !end.is_null() && !(*end).next.is_null() {
+            end = (*(*end).next).next;
+            cut = &raw mut (**cut).next;
+            kept += 1;
+        }
+        (core::mem::replace(&mut *cut, ptr::null_mut()), kept)
+    }
+}
+
+/// Sends home the older half of each list: once in an epoch, so that a bin that is not used any more is empty after a
 /// second, and its blocks keep no pages.
 #[cold]
 #[inline(never)]
@@ -860,19 +871,13 @@ unsafe fn age_bins(heap: *mut Heap) {
         look_at_cold(heap, SETTLE_MOST, false);
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
-            // `end` goes two steps for each of `cut`.
-            let mut cut = &raw mut (*bin).head;
-            let mut end = (*bin).head;
-            while !end.is_null() && !(*end).next.is_null() {
-                end = (*(*end).next).next;
-                cut = &raw mut (**cut).next;
+            if !(*bin).head.is_null() {
+                let (rest, kept) = cut_half(&raw mut (*bin).head);
+                set_left(heap, bin, (classes::get(class).budget as u32 + 1).saturating_sub(kept).max(1));
+                send_home(heap, rest);
             }
-            let rest = *cut;
-            *cut = ptr::null_mut();
+            let (rest, _) = cut_half(&raw mut (*heap).heads[class]);
             send_home(heap, rest);
-            if (*bin).aside != mark(ptr::null_mut()) {
-                (*bin).aside = 0;
-            }
         }
     }
 }
@@ -1327,10 +1332,7 @@ unsafe fn empty_bins(heap: *mut Heap) {
     // SAFETY: the caller owns the bins and holds the lock.
     unsafe {
         for class in 1..=CLASS_COUNT {
-            let bin = &raw mut (*heap).bins[class];
-            let list = take_all(bin);
-            *bin = EMPTY_BIN;
-            send_home(heap, list);
+            close_bin(heap, class);
         }
     }
 }
@@ -1347,6 +1349,7 @@ pub(crate) fn after_fork_in_child() {
             if heap != own && heap != late && (*heap).state.load(Ordering::Relaxed) != IDLE {
                 for class in 1..=CLASS_COUNT {
                     keep_sound(&raw mut (*heap).bins[class].head, class);
+                    keep_sound(&raw mut (*heap).heads[class], class);
                     let mut page = (*heap).queues[class];
                     while !page.is_null() {
                         if (*page).slot != 0 {
@@ -1432,13 +1435,14 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
                 page = (*page).next;
             }
             if heap == HEAP::get() {
-                let mut block = (*heap).bins[class].head;
-                while !block.is_null() {
-                    if !is_of_class(block, class) {
-                        faults += 1;
-                        break;
+                for mut block in [(*heap).bins[class].head, (*heap).heads[class]] {
+                    while !block.is_null() {
+                        if !is_of_class(block, class) {
+                            faults += 1;
+                            break;
+                        }
+                        block = (*block).next;
                     }
-                    block = (*block).next;
                 }
             }
         }

@@ -7,12 +7,13 @@
 //! In short: memory is divided into units of 64 KiB. A *run* is some units in a row; a *page* is a run that holds blocks
 //! of one size class; a larger block is a run of its own. For each unit a table outside the memory itself holds one
 //! 8-byte word, owner and class, so that `free` finds out everything in one load and a wild pointer finds nothing. Each
-//! thread owns a *heap*: for each class a *bin*, a list from which blocks are popped and onto which the thread's own
-//! frees are pushed, without a lock, a counter or an atomic operation. Everything behind the bins happens under the
+//! thread owns a *heap*: for each class a list from which blocks are popped and a *bin* onto which the thread's own frees
+//! are pushed, without a lock or an atomic operation. Everything behind the bins happens under the
 //! heap's lock, by its own thread nearly always, by another thread when this one sleeps or has died.
 //!
-//! Invariants, checked by [`check`]: for each page `used + free_count == carved <= capacity`, its bits say which
-//! `free_count` blocks are at home; for each block in a bin the table names its class; runs and free runs tile the memory.
+//! Invariants, checked by [`check`]: for each page `free_count <= carved <= capacity`, its bits say which `free_count` blocks
+//! are at home; of a cold one, `free_count`, the blocks in its bin and those that the bin waits for are `carved`; for each
+//! block in a list the table names its class; runs and free runs tile the memory.
 #![no_std]
 
 #[cfg(any(test, miri))]
@@ -41,7 +42,7 @@ pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 use allokit_core::{Backend, Known, MAX_SIZE, Others, Stats};
 use allokit_platform::errno;
 use core::ptr;
-use heap::{Bin, HEAP, Heap, OPEN_HEAP};
+use heap::{Bin, Block, HEAP, Heap, OPEN_HEAP};
 use sync::Ordering;
 use table::Word;
 
@@ -50,37 +51,37 @@ use table::Word;
 pub struct Native;
 
 impl Native {
-    /// The bin for a size up to [`SMALL_MAX`].
+    /// The list for a size up to [`SMALL_MAX`].
     ///
     /// # Safety
     /// `heap` is a heap or a placeholder.
     #[inline(always)]
     #[allow(clippy::manual_div_ceil)] // the sum cannot overflow, and this is one instruction less
-    unsafe fn bin_for(heap: *mut Heap, size: usize) -> *mut Bin {
-        // SAFETY: the table has an entry for each multiple of 16 up to TABLE_MAX, and all offsets are those of bins.
+    unsafe fn list_for(heap: *mut Heap, size: usize) -> *mut *mut Block {
+        // SAFETY: the table has an entry for each multiple of 16 up to TABLE_MAX, and all offsets are those of lists.
         unsafe {
             let offset = if size <= classes::TABLE_MAX {
                 let tiny = (&raw const (*heap).tiny).cast::<u16>();
                 *tiny.add((size + 15) / 16) as usize
             } else {
-                classes::of_small(size) * size_of::<Bin>()
+                classes::of_small(size) * size_of::<*mut Block>() + heap::HEADS_AT
             };
             heap.byte_add(offset).cast()
         }
     }
 
-    /// The first block of a bin, or null.
+    /// The first block of a list, or null.
     ///
     /// # Safety
-    /// The bin is this thread's, or one of a placeholder.
+    /// The list is one of this thread's heap, or of a placeholder's.
     #[inline(always)]
-    unsafe fn pop(bin: *mut Bin) -> *mut u8 {
-        // SAFETY: the bin is this thread's, or a static one that is empty; only this thread touches the bins. A block in
-        // a bin is free and holds the next one.
+    unsafe fn pop(list: *mut *mut Block) -> *mut u8 {
+        // SAFETY: the list is this thread's, or a static one that is empty; only this thread touches it. A block in a list
+        // is free and holds the next one.
         unsafe {
-            let block = (*bin).head;
+            let block = *list;
             if !block.is_null() {
-                (*bin).head = (*block).next;
+                *list = (*block).next;
             }
             block.cast()
         }
@@ -139,9 +140,13 @@ unsafe impl Backend for Native {
         let heap = HEAP::get();
         // SAFETY: the cell points at this thread's heap, or at a placeholder.
         unsafe {
-            let bin = Self::bin_for(heap, size);
-            let block = Self::pop(bin);
-            if block.is_null() { heap::alloc_slow(heap, (bin.addr() - heap.addr()) / size_of::<Bin>()) } else { block }
+            let list = Self::list_for(heap, size);
+            let block = Self::pop(list);
+            if block.is_null() {
+                heap::alloc_slow(heap, (list.addr() - heap.addr() - heap::HEADS_AT) / size_of::<*mut Block>())
+            } else {
+                block
+            }
         }
     }
 
@@ -259,9 +264,9 @@ unsafe impl Backend for Native {
         // SAFETY: the cell points at this thread's heap, or at a placeholder.
         unsafe {
             if size <= classes::TABLE_MAX {
-                return Self::pop(Self::bin_for(heap, size));
+                return Self::pop(Self::list_for(heap, size));
             }
-            if size <= SMALL_MAX { Self::pop(Self::bin_for(heap, size)) } else { ptr::null_mut() }
+            if size <= SMALL_MAX { Self::pop(Self::list_for(heap, size)) } else { ptr::null_mut() }
         }
     }
 

@@ -47,12 +47,12 @@ impl Native {
         let class = if size <= 128 { size.div_ceil(16).max(1) } else { classes::of_small(size) };
         // SAFETY: the cell points at this thread's heap, or at a placeholder.
         unsafe {
-            let bin = &raw mut (*heap).bins[class];
-            let block = (*bin).head;
+            let list = &raw mut (*heap).heads[class];
+            let block = *list;
             if block.is_null() {
                 return heap::alloc_slow(heap, class);
             }
-            (*bin).head = (*block).next;
+            *list = (*block).next;
             block.cast()
         }
     }

@@ -60,8 +60,10 @@ unsafe fn check_page(page: *mut Page) -> usize {
             faults += 1;
         }
         let word = table::word((*page).start.addr());
-        if !word.is_small() || word.is_hot() != ((*page).slot == 0)
-            || word.class((*page).start.addr()) != (*page).class as usize {
+        if !word.is_small()
+            || word.is_hot() != ((*page).slot == 0)
+            || word.class((*page).start.addr()) != (*page).class as usize
+        {
             faults += 1;
         }
     }

@@ -78,7 +78,7 @@ const COLD_UNTIL_EMPTIED: u8 = 4;
 const FILL_PAGES: usize = 8;
 const FILL_LEAST: u32 = 16;
 /// How many cold pages that nothing happens to are settled at a look.
-const SETTLE_MOST: usize = 16;
+const SETTLE_MOST: usize = 64;
 /// How many batches of the inbox are looked at at a time.
 const DRAIN: usize = 32;
 /// When an inbox holds more than this, the sender sorts it in.

@@ -107,7 +107,8 @@ pub(crate) struct Page {
 }
 
 // Two cache lines, the first one for what is looked at in turns. (The model's atomics are larger.)
-const _: () = assert!(size_of::<AtomicPtr<Heap>>() > 8 || size_of::<Page>() == 128 && core::mem::offset_of!(Page, bits) == 64);
+const _: () =
+    assert!(size_of::<AtomicPtr<Heap>>() > 8 || size_of::<Page>() == 128 && core::mem::offset_of!(Page, bits) == 64);
 
 /// The bits of a page of one unit: see [`Page::bits`].
 #[derive(Debug)]

@@ -18,11 +18,11 @@
 //!
 //! A block freed by another thread goes into that thread's outbox, into the batch for its owner and class, and 32 of them
 //! (or 8 KiB) together, by one exchange, into the owner's inbox. The owner looks at a bounded number of batches whenever
-//! it refills a bin or sends blocks home, and takes a batch as it is to refill a bin of its class; if it does not come by,
+//! it refills a list or makes a page cold, and takes a batch as it is to refill a list of its class; if it does not come by,
 //! whoever sends the next batch sorts them into the pages, or the upkeep by time.
 //!
-//! A bin may hold blocks of other heaps' pages, of its class: a page can change its owner while its blocks travel. They
-//! find their way when they go home.
+//! A class's lists may hold blocks of other heaps' pages: a page can change its owner while its blocks travel. They find
+//! their way when they go home.
 
 use crate::cache::Cache;
 use crate::classes::{self, BINS, CLASS_COUNT};
@@ -72,9 +72,9 @@ const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left
 
 /// More than classes: a thread that frees another one's blocks of all sizes keeps a batch of each.
 const BATCHES: usize = 128;
-/// How many pages become cold until their class's bin, from which nobody took meanwhile, is emptied.
+/// How many pages of a class become cold, with no allocation in between, until its lists are emptied.
 const COLD_UNTIL_EMPTIED: u8 = 4;
-/// An empty bin is filled from so many pages until it has so many blocks.
+/// An empty list is filled from so many pages at most, until it has so many blocks.
 const FILL_PAGES: usize = 8;
 const FILL_LEAST: u32 = 16;
 /// How many cold pages that nothing happens to are settled at a look.
@@ -98,8 +98,7 @@ const ADOPTION_LOOKS: usize = 4;
 /// No thread: the heap waits for one.
 const IDLE: u32 = 0;
 const LIVE: u32 = 1;
-
-/// A thread ends.
+/// Its thread ends, and frees nothing any more.
 const ENDING: u32 = 2;
 
 /// See the module's head. One lies at the start of [`table::HEAP_SPAN`] bytes, so that a bin's address tells its heap;
@@ -117,7 +116,7 @@ pub(crate) struct Heap {
     outbox: [Batch; BATCHES],
     /// Whether a bin was found full.
     has_full: bool,
-    /// How many pages of a class became cold since its bin was found full.
+    /// How many pages of a class became cold since a block of it was last wanted.
     cooled: [u8; BINS],
     exit_rounds: u32,
     /// The epoch in which the bins were last looked at.
@@ -276,7 +275,8 @@ pub(crate) unsafe fn push(bin: *mut Bin, block: *mut Block) {
     }
 }
 
-/// A block when the thread's bin is empty: from the heap's pages, or a fresh page. Null with ENOMEM.
+/// A block when the thread's list is empty: one that was freed since, or from the heap's pages, or a fresh page. Null with
+/// ENOMEM.
 ///
 /// # Safety
 /// `heap` is what the cell holds.

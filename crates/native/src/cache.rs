@@ -93,6 +93,45 @@ impl Cache {
         page
     }
 
+    /// Gives the shortest cached run of at least `units` back to the runs, for somebody who would take memory that was never
+    /// used. False when there is none.
+    ///
+    /// # Safety
+    /// The cache is that of the calling thread's heap.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn lend(&self, units: usize) -> bool {
+        if self.units.iter().all(|units| units.load(Ordering::Relaxed) == 0) || !self.enter() {
+            return false;
+        }
+        // SAFETY: runs in slots are ours while we are inside, and this one afterwards too.
+        unsafe {
+            let found = (runs::list_of(units)..SLOTS).find(|&slot| {
+                let page = self.slots[slot].load(Ordering::Relaxed);
+                !page.is_null() && (*page).units as usize >= units
+            });
+            let page = found.map(|slot| self.remove(slot));
+            self.leave();
+            if let Some(page) = page {
+                (*page).kind.set(Kind::Busy);
+                runs::give(page, false);
+            }
+            page.is_some()
+        }
+    }
+
+    /// Takes the run out of a slot that holds one.
+    ///
+    /// # Safety
+    /// As [`Cache::empty_older`].
+    unsafe fn remove(&self, slot: usize) -> *mut Page {
+        let page = self.slots[slot].swap(ptr::null_mut(), Ordering::Relaxed);
+        let units = &self.units[kind(slot)];
+        // SAFETY: the run was in the slot, so it is nobody else's.
+        units.store(units.load(Ordering::Relaxed) - unsafe { (*page).units }, Ordering::Relaxed);
+        page
+    }
+
     /// Caches a run of kind `Cached` that nobody uses any more, and gives the one that has to make room for it, or that
     /// run itself, or null.
     ///
@@ -159,11 +198,9 @@ impl Cache {
     pub(crate) unsafe fn empty_older(&self, epochs: u16) {
         for slot in 0..SLOTS {
             if self.is_older(slot, epochs) {
-                let page = self.slots[slot].swap(ptr::null_mut(), Ordering::Relaxed);
-                // SAFETY: the run was in the slot, so it is nobody else's.
+                // SAFETY: the caller's promise; the run is ours then.
                 unsafe {
-                    let units = &self.units[kind(slot)];
-                    units.store(units.load(Ordering::Relaxed) - (*page).units, Ordering::Relaxed);
+                    let page = self.remove(slot);
                     (*page).kind.set(Kind::Busy);
                     runs::give(page, false);
                 }

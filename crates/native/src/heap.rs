@@ -659,12 +659,32 @@ unsafe fn dequeue(heap: *mut Heap, page: *mut Page) {
 }
 
 unsafe fn new_page(heap: *mut Heap, class: usize) -> *mut Page {
-    let page = runs::take(classes::get(class).units as usize, 1);
-    if !page.is_null() {
-        // SAFETY: the run was just taken.
-        unsafe { Page::init(page, heap, class) };
+    // SAFETY: the heap is the caller's; the run was just taken.
+    unsafe {
+        let page = take_run(heap, classes::get(class).units as usize, 1);
+        if !page.is_null() {
+            Page::init(page, heap, class);
+        }
+        page
     }
-    page
+}
+
+/// [`runs::take`], but of a run in the heap's cache before memory that was not used before.
+///
+/// # Safety
+/// The heap is the calling thread's (or the late one, under its lock).
+pub(crate) unsafe fn take_run(heap: *mut Heap, units: usize, align: usize) -> *mut Page {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if align == 1 {
+            let page = runs::take_dirty(units);
+            if !page.is_null() {
+                return page;
+            }
+            (*heap).cache.lend(units);
+        }
+        runs::take(units, align)
+    }
 }
 
 /// A page with free blocks from a heap whose thread has ended.

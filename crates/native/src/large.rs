@@ -59,7 +59,14 @@ fn alloc_fresh(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     }
     heap::begin_if_new();
     upkeep::tick();
-    let page = runs::take(units_for(size), align.div_ceil(UNIT));
+    let heap = heap::with_cache();
+    let (units, align_units) = (units_for(size), align.div_ceil(UNIT));
+    let page = if heap.is_null() {
+        runs::take(units, align_units)
+    } else {
+        // SAFETY: the heap is this thread's.
+        unsafe { heap::take_run(heap, units, align_units) }
+    };
     if page.is_null() {
         return Native::fail();
     }

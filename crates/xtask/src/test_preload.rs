@@ -19,11 +19,21 @@ use std::time::{Duration, Instant};
 const BACKENDS: [&str; 3] = ["native", "mimalloc", "jemalloc"];
 
 /// The cases that a backend is known to fail, and why: none is ours to repair.
-const KNOWN: [(&str, &str, &str); 5] = [
+const KNOWN: [(&str, &str, &str); 7] = [
     ("mimalloc", "tls_destructors", "a thread that allocates in a late destructor gets a heap that is not given back"),
     ("mimalloc", "blocks_of_libc", "it cannot tell whose a pointer is"),
     ("mimalloc", "returned_small_blocks", "it keeps small pages longer than two seconds"),
     ("jemalloc", "blocks_of_libc", "it cannot tell whose a pointer is"),
+    (
+        "jemalloc",
+        "fork_in_a_signal_handler",
+        "its fork handlers take its locks also where the one thread may hold them",
+    ),
+    (
+        "jemalloc",
+        "fork_while_streams_are_flushed",
+        "its fork handlers take its locks before libc takes that of the streams",
+    ),
     ("jemalloc", "returned_", "it gives memory back over ten seconds"),
 ];
 

@@ -7,7 +7,7 @@
 #![allow(clippy::missing_safety_doc)] // alloc.h says what each function wants
 
 use allokit_core::{Backend, Site, Stats};
-use allokit_platform::{errno, stderr::Stderr};
+use allokit_platform::{errno, stderr::Stderr, symbol};
 use allokit_report::{Format, fault};
 #[cfg(feature = "track")]
 use allokit_select::api::Origin;
@@ -68,10 +68,8 @@ extern "C" fn at_exit() {
 /// library; the loader binds the public names of both to the first one's, and the second must keep quiet: it would warn
 /// about the environment, and report at exit on an allocator that served nobody.
 fn serves() -> bool {
-    static BOUND: extern "C" fn() -> *const c_char = ak_backend_name;
-    // SAFETY: reads a static of ours; volatile, so that it is what the loader wrote there.
-    let bound = unsafe { (&raw const BOUND).read_volatile() };
-    core::ptr::eq(bound(), backend_name())
+    static BOUND: symbol::Bound<1> = symbol::Bound([ak_backend_name as *const c_void]);
+    BOUND.is_here()
 }
 
 allokit_platform::at_load!(at_load);
@@ -304,10 +302,6 @@ pub extern "C" fn ak_abi_version() -> u32 {
 /// See `ak_backend_name` in alloc.h.
 #[unsafe(no_mangle)]
 pub extern "C" fn ak_backend_name() -> *const c_char {
-    backend_name()
-}
-
-fn backend_name() -> *const c_char {
     match Selected::NAME {
         "native" => c"native",
         "mimalloc" => c"mimalloc",

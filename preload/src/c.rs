@@ -187,6 +187,7 @@ entries! {
         }
         let block = keep_errno(|| aligned(s, align, size));
         if block.is_null() {
+            errno::set(errno::ENOMEM); // as libc's does, and programs look there
             return errno::ENOMEM;
         }
         out.write(block);

@@ -22,7 +22,6 @@ pub mod info;
 use allokit_platform::symbol;
 use allokit_select::{api, leaks, settings};
 use core::ffi::c_void;
-use core::ptr;
 
 #[cfg(not(test))]
 #[panic_handler]
@@ -62,26 +61,14 @@ extern "C" fn at_exit() {
 /// Whether the process calls this library's `malloc`. The program may have one of its own, another library may have been
 /// loaded before this one, or this one too late: then it keeps quiet.
 fn serves() -> bool {
-    /// As the loader has bound the names, for everyone.
-    struct Bound([*const c_void; 5]);
-    // SAFETY: addresses of functions, never written.
-    unsafe impl Sync for Bound {}
-    static BOUND: Bound = Bound([
+    static BOUND: symbol::Bound<5> = symbol::Bound([
         c::malloc as *const c_void,
         c::free as *const c_void,
         c::realloc as *const c_void,
         c::calloc as *const c_void,
         c::malloc_usable_size as *const c_void,
     ]);
-    let module = |address: usize| symbol::of(address).map(|symbol| symbol.module.as_ptr());
-    for bound in &BOUND.0 {
-        // SAFETY: reads a static of ours; volatile, so that it is what the loader wrote there.
-        let address = unsafe { ptr::from_ref(bound).read_volatile() }.addr();
-        if !symbol::is_stub(address) {
-            return module(address) == module((&raw const BOUND).addr());
-        }
-    }
-    true
+    BOUND.is_here()
 }
 
 allokit_platform::at_load!(at_load);

@@ -51,6 +51,41 @@ TEST(memory_returned_1000_byte_blocks) { returns_memory(1000); }
 TEST(memory_returned_20000_byte_blocks) { returns_memory(20000); }
 TEST(memory_returned_1_mib_blocks) { returns_memory(MIB); }
 
+/* A thread's bins age: of 50 MiB in small blocks of every size, which fill them all, light use of two sizes leaves what
+ * these two need. */
+static void *fill_bins(void *argument) {
+    static const size_t total = (size_t)50 * MIB;
+    void **blocks = (void **)ak_alloc(total / 16 * sizeof(void *));
+    CHECK(blocks != NULL);
+    light_use(0.01);
+    size_t before = resident_bytes(), count = 0;
+    /* In a page's steps: eight sizes to a doubling, up to 32 KiB. */
+    for (size_t taken = 0; taken < total;)
+        for (size_t power = 64; power <= 16384; power *= 2)
+            for (size_t size = power + power / 8; size <= 2 * power; size += power / 8) {
+                blocks[count] = ak_alloc(size);
+                CHECK(blocks[count] != NULL);
+                memset(blocks[count++], 0x44, size);
+                taken += size;
+            }
+    while (count > 0) ak_free(blocks[--count]);
+    size_t full = resident_bytes();
+    light_use(1.9);
+    size_t after = resident_bytes();
+    CHECK_MSG(after < before + MIB, "%zu KiB are still resident, of %zu right after the last free",
+              (after - before) / 1024, (full - before) / 1024);
+    ak_free(blocks);
+    return argument;
+}
+TEST(bins_of_a_thread_are_emptied_by_light_use) {
+    if (!is_backend("native")) SKIP("asserted for native only");
+    if (is_emulated()) SKIP("an emulator's own memory is counted");
+    if (is_tracked()) SKIP("tracking keeps notes of its own");
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, fill_bins, NULL) == 0);
+    pthread_join(thread, NULL);
+}
+
 /* What one size freed, another size gets: the sum never comes near the sum of the rounds. */
 TEST(memory_reused_between_sizes) {
     if (!is_backend("native")) SKIP("asserted for native only");

@@ -47,7 +47,7 @@ static bool refused(size_t size, const char *unless) {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void lock_up(void) {
-    if (!bug("fork_lock")) return;
+    if (!bug("fork_lock") && !bug("fork_stops")) return;
     pthread_mutex_lock(&lock);
     for (volatile int i = 0; i < 300; i++) {
     }
@@ -113,7 +113,12 @@ void *malloc(size_t size) {
 }
 
 static pid_t main_process;
-__attribute__((constructor)) static void begin(void) { main_process = getpid(); }
+static void stop_all(void) { pthread_mutex_lock(&lock); }
+static void go_on(void) { pthread_mutex_unlock(&lock); }
+__attribute__((constructor)) static void begin(void) {
+    main_process = getpid();
+    if (bug("fork_stops")) pthread_atfork(stop_all, go_on, go_on);
+}
 
 static void after_free(size_t size) {
     static size_t freed;
@@ -237,7 +242,7 @@ int posix_memalign(void **out, size_t alignment, size_t size) {
         alignment = 16;
     }
     void *block = aligned(alignment, size);
-    if (!bug("posix_errno")) errno = error;
+    errno = block == NULL && !bug("posix_errno") ? ENOMEM : error;
     if (block == NULL) return ENOMEM;
     *out = block;
     return 0;

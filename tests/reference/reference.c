@@ -389,7 +389,7 @@ static void raw_free(void *block) {
     int saved = errno;
     static unsigned frees;
     free(block);
-    if (__atomic_add_fetch(&frees, 1, __ATOMIC_RELAXED) % 100000 == 0) malloc_trim(0);
+    if (__atomic_add_fetch(&frees, 1, __ATOMIC_RELAXED) % 10000 == 0) malloc_trim(0);
     errno = bug("free_sets_errno") ? EPERM : saved;
 }
 

@@ -1,7 +1,10 @@
 //! The allocator against a reference: every block is filled with a pattern of its own and checked when it goes.
 
+mod random;
+
 use crate::{Native, SMALL_MAX, check, runs};
 use allokit_core::Backend;
+use random::Rng;
 use std::collections::HashMap;
 use std::sync::{Mutex, mpsc};
 use std::vec::Vec;
@@ -13,20 +16,7 @@ pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-struct Rng(u64);
-
 impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
     fn size(&mut self) -> usize {
         let log = self.below(if cfg!(miri) { 17 } else { 19 });
         self.below((1 << log) + 1)

@@ -34,10 +34,33 @@ pub fn of(addr: usize) -> Option<Symbol> {
     }
 }
 
+/// Functions of the module that holds this, as the loader has bound their names for everyone. To be a static, which the
+/// loader writes.
+#[derive(Debug)]
+pub struct Bound<const N: usize>(pub [*const c_void; N]);
+
+// SAFETY: addresses of functions, never written but by the loader.
+unsafe impl<const N: usize> Sync for Bound<N> {}
+
+impl<const N: usize> Bound<N> {
+    /// Whether the names are bound to this module: the process may hold another one with the same names, found first, or
+    /// have been bound before this one came.
+    pub fn is_here(&'static self) -> bool {
+        let module = |address: usize| of(address).map(|symbol| symbol.module.as_ptr());
+        for bound in &self.0 {
+            // SAFETY: reads a static; volatile, so that it is what the loader wrote there.
+            let address = unsafe { core::ptr::from_ref(bound).read_volatile() }.addr();
+            if !is_stub(address) {
+                return module(address) == module(core::ptr::from_ref(self).addr());
+            }
+        }
+        true
+    }
+}
+
 /// Whether `addr` is a program's own stub for a function of a library. A program that is linked to a fixed address and
 /// takes a function's address makes its stub the function's address for everyone.
-#[must_use]
-pub fn is_stub(addr: usize) -> bool {
+fn is_stub(addr: usize) -> bool {
     cfg_if::cfg_if! {
         if #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64", not(miri)))] {
             const RTLD_DL_SYMENT: i32 = 1;

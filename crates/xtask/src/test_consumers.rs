@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(format!("library/{backend}/{mode}"), move || library(backend, track)));
         }
         cases.push(Case::new(format!("consumers/relink/{backend}"), move || relink(backend)));
+        cases.push(Case::new(format!("consumers/relink-inline/{backend}"), move || relink_inline(backend)));
         cases.push(Case::new(format!("consumers/two-objects/{backend}"), move || two_objects(backend)));
         for kind in ["static", "shared"] {
             let shared = kind == "shared";
@@ -160,6 +161,42 @@ fn relink(backend: &'static str) -> Result<()> {
         tools::output(link.arg(rpath(library)?))?;
         tools::output(Command::new(&program).args([backend, "off"]))?;
         ensure!(!tools::attempt(Command::new(&program).args(["other", "off"]))?.success, "the check cannot fail");
+    }
+    Ok(())
+}
+
+/// An object with the fast path in the caller (AK_INLINE_NATIVE) runs with every backend's static library; with a shared
+/// library, or one of another layout, it is not linked, and the linker names what is wanted.
+fn relink_inline(backend: &'static str) -> Result<()> {
+    tools::need(&["gcc", "g++", "objcopy"])?;
+    let folder = folder(&format!("relink-inline-{backend}"))?;
+    let built = built(backend)?;
+    let other_layout = folder.join("libother.a");
+    let other_name = build::INLINE_SYMBOL.replace("_1_", "_0_");
+    ensure!(other_name != build::INLINE_SYMBOL, "{other_name} has no number");
+    let mut objcopy = Command::new(tools::find("objcopy")?);
+    objcopy.arg(format!("--redefine-sym={}={other_name}", build::INLINE_SYMBOL));
+    tools::output(objcopy.arg(&built.static_lib).arg(&other_layout))?;
+    for (compiler, language) in [("gcc", "c"), ("g++", "c++")] {
+        let object = folder.join(format!("{compiler}.o"));
+        let mut compile = Command::new(compiler);
+        compile.args(["-x", language, "-O2", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-DAK_INLINE_NATIVE"]);
+        compile.arg("-I").arg(build::root().join("include")).arg("-c").arg(consumers("app/app.c"));
+        tools::output(compile.arg("-o").arg(&object))?;
+        let program = folder.join(compiler);
+        let link = |library: &Path| -> Result<tools::Done> {
+            let mut link = Command::new(compiler);
+            link.arg(&object).arg(library).args(["-lpthread", "-ldl", "-o"]).arg(&program);
+            tools::attempt(link.arg(rpath(library)?))
+        };
+        for refused in [&built.shared_lib, &other_layout] {
+            let done = link(refused)?;
+            let named = done.stderr.contains("undefined reference") && done.stderr.contains(build::INLINE_SYMBOL);
+            ensure!(!done.success && named, "{} and {compiler}: {}\n{}", refused.display(), done.ending, done.stderr);
+        }
+        let done = link(&built.static_lib)?;
+        ensure!(done.success, "the static library and {compiler}: {}\n{}", done.ending, done.stderr);
+        tools::output(Command::new(&program).args([backend, "off"]))?;
     }
     Ok(())
 }

@@ -19,11 +19,21 @@ use std::time::{Duration, Instant};
 const BACKENDS: [&str; 3] = ["native", "mimalloc", "jemalloc"];
 
 /// The cases that a backend is known to fail, and why: none is ours to repair.
-const KNOWN: [(&str, &str, &str); 5] = [
+const KNOWN: [(&str, &str, &str); 7] = [
     ("mimalloc", "tls_destructors", "a thread that allocates in a late destructor gets a heap that is not given back"),
     ("mimalloc", "blocks_of_libc", "it cannot tell whose a pointer is"),
     ("mimalloc", "returned_small_blocks", "it keeps small pages longer than two seconds"),
     ("jemalloc", "blocks_of_libc", "it cannot tell whose a pointer is"),
+    (
+        "jemalloc",
+        "fork_in_a_signal_handler",
+        "its fork handlers take its locks also where the one thread may hold them",
+    ),
+    (
+        "jemalloc",
+        "fork_while_streams_are_flushed",
+        "its fork handlers take its locks before libc takes that of the streams",
+    ),
     ("jemalloc", "returned_", "it gives memory back over ten seconds"),
 ];
 
@@ -46,6 +56,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("preload/aarch64", aarch64));
     cases.push(Case::new("preload/system", system_is_refused));
     cases.push(Case::new("preload/own-malloc", own_malloc));
+    cases.push(Case::new("preload/double-free", double_free));
     cases.push(Case::new("mutants/preload", mutants));
     cases.push(Case::new("preload/instructions", instructions));
     for program in PROGRAMS {
@@ -279,6 +290,27 @@ fn own_malloc() -> Result<()> {
     let program = compile("gcc", "own_malloc.c", folder.path(), &["-rdynamic"])?;
     let done = tools::attempt(under(&library, &program).env("ALLOKIT_STATS", "text").env("ALLOKIT_TRACK", "nonsense"))?;
     ensure!(done.success && done.stdout == "its own\n" && done.stderr.is_empty(), "{}\n{}", done.ending, done.all());
+    Ok(())
+}
+
+/// Without tracking, native sees the second free of a block when that comes home to its page.
+fn double_free() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = compile("gcc", "twice.c", folder.path(), &[])?;
+    for debug in [false, true] {
+        let library = build::build_preload(&Options { debug, ..Options::new("native") })?;
+        for how in ["trim", "thread", "once"] {
+            let done = under(&library, &program).arg(how).stdin(Stdio::null()).output()?;
+            let (said, block) = (String::from_utf8_lossy(&done.stderr), String::from_utf8_lossy(&done.stdout));
+            let message =
+                format!("allokit: second free of {}, which is no live block of this allocator\n", block.trim());
+            let right = match how {
+                "once" => done.status.success() && said.is_empty(),
+                _ => done.status.signal() == Some(6) && said == message,
+            };
+            ensure!(right, "{how}, debug {debug}: {}\n{block}{said}", done.status);
+        }
+    }
     Ok(())
 }
 

@@ -4,7 +4,11 @@
 //!
 //! `cargo xtask soak [--minutes 30]`. A line a minute, a summary, and exit status 1 when something was found.
 
+#[path = "../../../crates/native/src/tests/random.rs"]
+mod random;
+
 use allokit_c_exports::*;
+use random::Rng;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::unix::process::CommandExt;
@@ -37,20 +41,7 @@ fn found(what: &str) {
     eprintln!("FOUND: {what}");
 }
 
-struct Rng(u64);
-
 impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
     /// Mostly small, now and then large.
     fn size(&mut self) -> usize {
         let log = match self.below(1000) {

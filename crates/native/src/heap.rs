@@ -438,8 +438,8 @@ unsafe fn fill_from_queue(heap: *mut Heap, class: usize) -> bool {
             if got >= step.min(FILL_LEAST) {
                 break;
             }
-            // A short list: its end is near.
-            while !(*link).is_null() {
+            // A short list: its end is near. (By its count, so that a block freed twice makes no endless list.)
+            for _ in 0..count {
                 link = &raw mut (**link).next;
             }
         }
@@ -873,6 +873,10 @@ unsafe fn cut_half(mut cut: *mut *mut Block) -> (*mut Block, u32) {
             end = (*(*end).next).next;
             cut = &raw mut (**cut).next;
             kept += 1;
+            if end == *cut && !end.is_null() {
+                // Only a list without an end lets the two meet.
+                crate::invalid(end.cast(), "second free");
+            }
         }
         (core::mem::replace(&mut *cut, ptr::null_mut()), kept)
     }
@@ -953,11 +957,12 @@ unsafe fn send_one_home(heap: *mut Heap, block: *mut Block) {
         if word.is_owned_by(heap) {
             home(heap, page::of_block(block.addr()), block);
         } else {
-            debug_assert!(word.is_small(), "a block came back after its page was empty: it was freed twice");
-            if word.is_small() {
-                (*block).next = ptr::null_mut();
-                send(word.hot(block.addr()), block, 1);
+            if !word.is_small() {
+                // Its page was empty already, and is gone.
+                crate::invalid(block.cast(), "second free");
             }
+            (*block).next = ptr::null_mut();
+            send(word.hot(block.addr()), block, 1);
         }
     }
 }
@@ -1384,18 +1389,24 @@ pub(crate) fn after_fork_in_child() {
     });
 }
 
+/// No list of a class is longer.
+const LONGEST: usize = 1 << 17;
+
 /// Cuts a bin's list before the first block that does not belong there.
 unsafe fn keep_sound(mut link: *mut *mut Block, class: usize) {
     // SAFETY: the table tells whether an address is one of this allocator's blocks before it is read.
     unsafe {
-        while !(*link).is_null() {
+        for _ in 0..LONGEST {
             let block = *link;
-            if !is_of_class(block, class) {
-                *link = ptr::null_mut();
+            if block.is_null() {
                 return;
+            }
+            if !is_of_class(block, class) {
+                break;
             }
             link = &raw mut (*block).next;
         }
+        *link = ptr::null_mut();
     }
 }
 
@@ -1456,8 +1467,10 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
             }
             if heap == HEAP::get() {
                 for mut block in [(*heap).bins[class].head, (*heap).heads[class]] {
+                    let mut length = 0;
                     while !block.is_null() {
-                        if !is_of_class(block, class) {
+                        length += 1;
+                        if length > LONGEST || !is_of_class(block, class) {
                             faults += 1;
                             break;
                         }
@@ -1476,7 +1489,10 @@ unsafe fn is_cold_sound(heap: *mut Heap, page: *mut Page) -> bool {
     unsafe {
         let slot = slot_of(heap, page);
         let (mut block, mut count) = ((*slot).head, 0);
-        while !block.is_null() && page::of_block(block.addr()) == page && page::is_block_start(block.cast()) {
+        while count <= (*page).carved
+            && table::word(block.addr()) == Word::of_bin(slot)
+            && page::is_block_start(block.cast())
+        {
             block = (*block).next;
             count += 1;
         }

@@ -35,11 +35,13 @@ core::arch::global_asm!(".weak rust_eh_personality", ".hidden rust_eh_personalit
 /// each call comes here. An object compiled for the one may be linked with the other.
 #[cfg(not(any(feature = "native", test, allokit_rust_library)))]
 mod inline {
-    /// 73 bins and the table's address, as there.
-    #[repr(C, align(16))]
-    pub(crate) struct Empty([usize; 73 * 2 + 1]);
+    /// 73 bins, the table's address and 73 lists, as there.
+    const WORDS: usize = 73 * 2 + 1 + 73;
 
-    static EMPTY: Empty = Empty([0; 73 * 2 + 1]);
+    #[repr(C, align(16))]
+    pub(crate) struct Empty([usize; WORDS]);
+
+    static EMPTY: Empty = Empty([0; WORDS]);
 
     allokit_platform::thread_cell! { pub(crate) static INLINE: *mut Empty = EMPTY; }
     allokit_platform::name_thread_cell! { INLINE = "ak_inline_2_needs_a_static_library_of_this_header" }

@@ -88,6 +88,9 @@ const INBOX_BYTES: usize = 1 << 20;
 const PATIENCE_LEAST: i32 = 16;
 const PATIENCE_MOST: i32 = 1 << 16;
 const QUICK_MS: u64 = 20;
+/// The same for the frees of all classes, counted when their blocks are handed out again: a thread that was busy and does
+/// little now must not take long to notice.
+const BEAT_MOST: i32 = 128;
 /// How many large blocks are freed between two looks at the clock.
 const LARGE_TICKS: u32 = 64;
 /// A page with fewer bytes of free blocks is not worth a system call.
@@ -856,7 +859,7 @@ unsafe fn look_around(heap: *mut Heap) {
         let quick = now.wrapping_sub((*heap).looked_at) < QUICK_MS;
         (*heap).looked_at = now;
         (*heap).patience = if quick { ((*heap).patience * 2).min(PATIENCE_MOST) } else { PATIENCE_LEAST };
-        (*heap).beat = (*heap).patience;
+        (*heap).beat = (*heap).patience.min(BEAT_MOST);
         if (*heap).epoch != upkeep::epoch() {
             keep_errno(|| age_bins(heap));
         }
@@ -1245,7 +1248,7 @@ fn claim() -> *mut Heap {
             });
         }
         if heap.is_null() {
-            heap = meta::alloc(table::HEAP_SPAN, table::HEAP_SPAN).cast::<Heap>();
+            heap = memory_for_heap();
             if heap.is_null() {
                 return heap;
             }
@@ -1263,6 +1266,19 @@ fn claim() -> *mut Heap {
         LIVE_COUNT.fetch_add(1, Ordering::Relaxed);
         heap
     }
+}
+
+/// Memory for a heap, for good; null when there is none.
+fn memory_for_heap() -> *mut Heap {
+    let memory = meta::alloc(table::HEAP_SPAN, table::HEAP_SPAN);
+    if !memory.is_null() {
+        return memory.cast();
+    }
+    // No address space is left: what blocks have given back may do. A run that stays busy is nobody else's.
+    let units = table::HEAP_SPAN / classes::UNIT;
+    let page = runs::take(units, units);
+    // SAFETY: the run was just taken.
+    if page.is_null() { ptr::null_mut() } else { unsafe { (*page).start.cast() } }
 }
 
 /// The heap for threads that have ended; null when there is no memory.

@@ -172,7 +172,7 @@ fn relink_inline(backend: &'static str) -> Result<()> {
     let folder = folder(&format!("relink-inline-{backend}"))?;
     let built = built(backend)?;
     let other_layout = folder.join("libother.a");
-    let other_name = build::INLINE_SYMBOL.replace("_1_", "_0_");
+    let other_name = build::INLINE_SYMBOL.replace("_inline_", "_inline_0");
     ensure!(other_name != build::INLINE_SYMBOL, "{other_name} has no number");
     let mut objcopy = Command::new(tools::find("objcopy")?);
     objcopy.arg(format!("--redefine-sym={}={other_name}", build::INLINE_SYMBOL));

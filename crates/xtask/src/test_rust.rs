@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use std::process::Command;
 
 /// Crates whose tests Miri can run: no C library behind them, no files, no child processes.
-const MIRI: [&str; 3] = ["allokit-core", "allokit-platform", "allokit-native"];
+const MIRI: [&str; 4] = ["allokit-core", "allokit-platform", "allokit-native", "allokit-arena"];
 
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
@@ -96,7 +96,7 @@ fn check(target: &str) -> Result<()> {
             "Rust's libraries for {target} cannot be had (rustup target add {target})"
         )));
     }
-    let crates = ["core", "platform", "native", "system", "track", "report", "select"];
+    let crates = ["core", "platform", "native", "system", "arena", "track", "report", "select"];
     let mut args = vec!["check".to_string(), "--quiet".into(), "--target".into(), target.into()];
     for krate in crates {
         args.extend(["-p".to_string(), format!("allokit-{krate}")]);

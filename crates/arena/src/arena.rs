@@ -112,6 +112,12 @@ pub struct Mark {
     record: usize,
 }
 
+impl Mark {
+    /// A mark of no arena.
+    pub const NONE: Mark =
+        Mark { arena: ptr::null_mut(), next: ptr::null_mut(), serial: 0, born: 0, generation: 0, record: 0 };
+}
+
 #[repr(C)]
 struct Chunk {
     /// The next older chunk in use, or the next one that waits.
@@ -214,6 +220,8 @@ impl Raw {
         options.largest_chunk = of(options.largest_chunk, LARGEST_CHUNK).min(MAX_SIZE / 4) & !(MIN_ALIGN - 1);
         options.largest_chunk = options.largest_chunk.max(options.first_chunk);
         options.limit = of(options.limit, usize::MAX);
+        // A tool sees more than a pattern does, and would take its check for a use.
+        options.guard &= options.source.tools.is_none();
         let (place, rest, own) = if options.buffer.is_null() {
             let size = size_of::<Raw>();
             if size > options.limit {
@@ -675,7 +683,7 @@ impl Raw {
                     return Err(Error::fault(Kind::Foreign, block.addr()));
                 }
                 if block >= (*a).floor && round_up(old, MIN_ALIGN) >= used {
-                    if let Some(resized) = Raw::resize_newest(a, block, new) {
+                    if let Some(resized) = Raw::resize_newest(a, block, old, new) {
                         return Ok(resized);
                     }
                 } else if new == 0 {
@@ -700,7 +708,7 @@ impl Raw {
 
     /// `None` when it does not fit here.
     #[allow(clippy::option_option)]
-    unsafe fn resize_newest(a: *mut Raw, block: *mut u8, new: usize) -> Option<Option<NonNull<u8>>> {
+    unsafe fn resize_newest(a: *mut Raw, block: *mut u8, old: usize, new: usize) -> Option<Option<NonNull<u8>>> {
         // SAFETY: the block is the last one of the current chunk.
         unsafe {
             let chunk = (*a).chunk;
@@ -717,9 +725,10 @@ impl Raw {
                 if after > next {
                     Raw::handed_out(a, next, next, after.addr() - next.addr(), after);
                 }
-                let tail = after.addr() - block.addr() - new;
-                (*a).options.source.show(block, new);
-                (*a).options.source.hide(block.add(new), tail);
+                // What the block had stays as it is, written or not.
+                let source = (*a).options.source;
+                source.show(block.add(old.min(new)), new - old.min(new));
+                source.hide(block.add(new), after.addr() - block.addr() - new);
             }
             Raw::set_next(a, after);
             Some(if new == 0 { None } else { NonNull::new(block) })
@@ -867,7 +876,7 @@ impl Raw {
             }
             if mark.record != 0 {
                 let words = mark.next.sub(2 * size_of::<usize>()).cast::<usize>();
-                (*a).options.source.show(words.cast(), 2 * size_of::<usize>());
+                (*a).options.source.reveal(words.cast(), 2 * size_of::<usize>());
                 if words.read() != mark.record || words.add(1).read() != mark.record ^ MARKED ^ a.addr() {
                     return stale;
                 }
@@ -1080,7 +1089,7 @@ impl Raw {
         unsafe { (*a).options.label }
     }
 
-    /// What it was made with; `parent`'s source and guard pass on to a child this way.
+    /// What it was made with; a child takes its source and guard from here.
     pub unsafe fn options(a: *const Raw) -> Options {
         // SAFETY: the caller's promise.
         unsafe { (*a).options }

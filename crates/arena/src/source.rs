@@ -11,6 +11,8 @@ pub struct Tools {
     pub hide: unsafe fn(*mut u8, usize),
     /// From now on they may be written, and read once written.
     pub show: unsafe fn(*mut u8, usize),
+    /// From now on they may be read as they are.
+    pub reveal: unsafe fn(*mut u8, usize),
 }
 
 /// Takes memory and gives it back. A value, not a type: it is called once for many blocks, and an arena of any source is
@@ -72,6 +74,15 @@ impl Source {
         {
             // SAFETY: the caller's promise.
             unsafe { (tools.hide)(ptr, size) }
+        }
+    }
+
+    /// # Safety
+    /// The bytes belong to the caller.
+    pub(crate) unsafe fn reveal(&self, ptr: *mut u8, size: usize) {
+        if let Some(tools) = self.tools {
+            // SAFETY: the caller's promise.
+            unsafe { (tools.reveal)(ptr, size) }
         }
     }
 

@@ -56,6 +56,11 @@ pub struct Mark {
     serial: u64,
 }
 
+impl Mark {
+    /// No mark: what a failed one gives.
+    pub const NONE: Mark = Mark { stack: ptr::null_mut(), at: 0, serial: 0 };
+}
+
 /// A stack: `ak_stack_t`. Lies in front of its memory.
 #[derive(Debug)]
 #[repr(C, align(16))]

@@ -210,11 +210,8 @@ impl Raw {
     /// The options' buffer is the caller's, and the arena's until it is destroyed.
     pub unsafe fn create(options: &Options) -> Result<NonNull<Raw>, Error> {
         let mut options = *options;
+        options.alignment = crate::asked_alignment(options.alignment)?;
         // 0: as usual.
-        options.alignment = options.alignment.max(MIN_ALIGN);
-        if !is_valid_align(options.alignment) {
-            return Err(Error::Invalid);
-        }
         let of = |asked: usize, usual| if asked == 0 { usual } else { asked };
         options.first_chunk = of(options.first_chunk, FIRST_CHUNK).clamp(LEAST_CHUNK, MAX_SIZE / 4) & !(MIN_ALIGN - 1);
         options.largest_chunk = of(options.largest_chunk, LARGEST_CHUNK).min(MAX_SIZE / 4) & !(MIN_ALIGN - 1);

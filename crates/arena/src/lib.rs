@@ -125,3 +125,12 @@ const fn round_up(value: usize, to: usize) -> usize {
 fn gap(at: *mut u8, align: usize) -> usize {
     at.addr().wrapping_neg() & (align - 1)
 }
+
+/// The alignment that an option asks for: 0 is the usual one, and 16 the least.
+fn asked_alignment(asked: usize) -> Result<usize, Error> {
+    match asked {
+        0 => Ok(allokit_core::MIN_ALIGN),
+        _ if allokit_core::is_valid_align(asked) => Ok(asked.max(allokit_core::MIN_ALIGN)),
+        _ => Err(Error::Invalid),
+    }
+}

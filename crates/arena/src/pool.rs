@@ -14,7 +14,7 @@
 //!   every object of the list lies in a chunk, at a multiple of the stride, below the place up to which it is carved
 
 use crate::{Error, Kind, Label, Source, gap, round_up};
-use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
+use allokit_core::{MAX_SIZE, MIN_ALIGN};
 use core::ptr::{self, NonNull};
 
 const ALIVE: usize = 0x9001_0C0D_E5A5_E003;
@@ -113,10 +113,7 @@ impl Raw {
     /// The options' buffer is the pool's until it is destroyed.
     pub unsafe fn create(size: usize, options: &Options) -> Result<NonNull<Raw>, Error> {
         let mut options = *options;
-        options.alignment = options.alignment.max(MIN_ALIGN);
-        if !is_valid_align(options.alignment) {
-            return Err(Error::Invalid);
-        }
+        options.alignment = crate::asked_alignment(options.alignment)?;
         if size > MAX_SIZE / 4 - options.alignment {
             return Err(Error::NoMemory);
         }

@@ -8,7 +8,7 @@
 //! frame's `top` is at or below its own place.
 
 use crate::{Error, Kind, Label, Source, gap, round_up};
-use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
+use allokit_core::{MAX_SIZE, MIN_ALIGN};
 use core::ptr::{self, NonNull};
 
 const UNIT: usize = 16;
@@ -91,10 +91,7 @@ impl Raw {
     /// # Safety
     /// The options' buffer is the stack's until it is destroyed.
     pub unsafe fn create(size: usize, options: &Options) -> Result<NonNull<Raw>, Error> {
-        let alignment = options.alignment.max(MIN_ALIGN);
-        if !is_valid_align(alignment) {
-            return Err(Error::Invalid);
-        }
+        let alignment = crate::asked_alignment(options.alignment)?;
         if size > MOST_BYTES.min(MAX_SIZE / 2) {
             return Err(Error::NoMemory);
         }

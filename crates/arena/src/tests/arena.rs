@@ -91,7 +91,7 @@ fn every_alignment_is_given() {
 fn five_cycles_hold_the_same_chunks() {
     both(|memory, a| unsafe {
         let cycle = || {
-            for i in 0..if cfg!(miri) { 60 } else { 600 } {
+            for i in 0..if cfg!(miri) { 12 } else { 600 } {
                 Raw::alloc(a, i * 7 % 900).unwrap().write_bytes(1, i * 7 % 900);
                 if i % 50 == 0 {
                     Raw::alloc(a, 70_000 + i * 100).unwrap();

@@ -276,7 +276,7 @@ TEST(arena_wrong_marks) {
     CHECK(stats_of(b).used_bytes == used);
     CHECK(ak_arena_rewind(a, outer));
     CHECK(!ak_arena_rewind(a, inner)); /* ended with an older one */
-    block_of(a, 5000);
+    block_of(a, 1500);
     used = stats_of(a).used_bytes;
     CHECK(!ak_arena_rewind(a, inner)); /* also when the arena has grown past it */
     CHECK(stats_of(a).used_bytes == used);
@@ -306,17 +306,28 @@ TEST(arena_foreign_block) {
 }
 
 TEST(arena_children) {
-    ak_arena_t *a = ak_arena_new(NULL);
     ak_arena_opts_t opts = options();
+    opts.limit = 400000;
+    ak_arena_t *a = ak_arena_new(&opts);
+    opts = options();
     opts.parent = a;
     ak_arena_t *child = ak_arena_new(&opts), *second = ak_arena_child(a, NULL);
     ak_arena_t *grandchild = ak_arena_child(child, NULL);
     char *p = block_of(grandchild, 100);
-    block_of(child, 100000);
+    block_of(child, 200000);
+    CHECK(ak_arena_alloc(a, 200000) == NULL); /* the child's memory counts */
     CHECK(ak_arena_owns(grandchild, p) && !ak_arena_owns(child, p) && !ak_arena_owns(a, p));
     CHECK(ak_arena_check(a) + ak_arena_check(child) + ak_arena_check(grandchild) == 0);
     ak_arena_destroy(second);
-    ak_arena_reset(a); /* ends child and grandchild: a leak shows in the tracked run */
+    ak_arena_reset(a); /* ends child and grandchild: there is room again */
+    block_of(a, 200000);
+    ak_arena_mark_t mark = ak_arena_mark(a);
+    child = ak_arena_child(a, NULL);
+    block_of(child, 150000);
+    CHECK(ak_arena_rewind(a, mark)); /* and so does a rewind, if the child is younger */
+    block_of(a, 150000);
+    ak_arena_destroy(a);
+    a = ak_arena_new(NULL);
     ak_arena_t *one = a;
     for (int i = 0; i < 3000; i++) one = ak_arena_child(one, NULL); /* no recursion */
     CHECK(one != NULL);

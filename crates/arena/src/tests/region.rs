@@ -14,7 +14,7 @@ fn kind<T>(result: Result<T, Error>) -> Option<Kind> {
 
 /// Runs `body` with regions of several sizes and places of their buffers.
 fn each(body: impl Fn(*mut Raw)) {
-    for (size, offset) in [(3000, 3), (20_000, 0), (200_000, 9)] {
+    for (size, offset) in [(3000, 3), (20_000, 0), (if cfg!(miri) { 66_000 } else { 200_000 }, 9)] {
         let mut buffer = Buffer::new(size, offset);
         // SAFETY: the buffer lives as long as the region.
         unsafe {
@@ -101,7 +101,7 @@ fn buffers_that_are_none() {
     let mut made = 0;
     unsafe {
         assert_eq!(Raw::in_buffer(ptr::null_mut(), 5000, Label::NONE), Err(Error::Invalid));
-        for size in 0..3000 {
+        for size in (0..3000).step_by(if cfg!(miri) { 100 } else { 1 }) {
             match Raw::in_buffer(buffer.start(), size, Label::NONE) {
                 Ok(r) => {
                     made += 1;
@@ -112,7 +112,7 @@ fn buffers_that_are_none() {
             }
         }
     }
-    assert!(made > 2000);
+    assert!(made > if cfg!(miri) { 20 } else { 2000 });
     buffer.assert_untouched_around();
 }
 
@@ -259,7 +259,7 @@ fn resets() {
         let all = Raw::stats(r).capacity;
         Raw::reset_zero(r);
         let block = Raw::alloc(r, all - 16).unwrap();
-        assert!((16..all - 16).all(|i| block.add(i).read() == 0));
+        assert!((16..all - 16).step_by(if cfg!(miri) { 97 } else { 1 }).all(|i| block.add(i).read() == 0));
         Raw::free(block.as_ptr()).unwrap();
     });
 }

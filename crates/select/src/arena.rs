@@ -59,9 +59,11 @@ unsafe fn give(context: *mut c_void, ptr: *mut u8, size: usize) {
 #[must_use]
 pub unsafe fn source(place: Place) -> Source {
     #[cfg(feature = "track")]
-    // SAFETY: the caller's promise.
-    let number =
-        if api::mode() == api::TRACKED { unsafe { crate::tracked::number_of(place.file, place.line) } } else { 0 };
+    let number = match api::mode() {
+        // SAFETY: the caller's promise.
+        api::TRACKED => unsafe { crate::tracked::number_of(place.file, place.line) },
+        _ => 0,
+    };
     #[cfg(not(feature = "track"))]
     let number = {
         let _ = place;

@@ -70,6 +70,29 @@ static double cycles(int count)
     return (now_ns() - from) / OPS;
 }
 
+/* The least that an arena can do, for comparison: no growth, no limit, one chunk. */
+static double naive_bump(void)
+{
+    enum { OPS = 2000000 };
+    static char memory[65536];
+    static struct {
+        char *next, *end;
+    } naive;
+    double from = now_ns();
+    for (int done = 0; done < OPS; done += 100) {
+        naive.next = memory;
+        naive.end = memory + sizeof memory;
+        for (int i = 0; i < 100; i++) {
+            size_t size = (sizes[i] + 15) & ~(size_t)15;
+            char *block = naive.next;
+            if (size > (size_t)(naive.end - block)) break;
+            naive.next = block + size;
+            *(volatile char *)block = 1;
+        }
+    }
+    return (now_ns() - from) / OPS;
+}
+
 static double arena_l1(void) { return cycles(100); }
 static double arena_560k(void) { return cycles(4096); }
 
@@ -201,6 +224,7 @@ int main(void)
     pool = ak_pool_new(64, NULL);
     stack = ak_stack_new(65536, NULL);
     if (arena == NULL || region == NULL || pool == NULL || stack == NULL) return 1;
+    measure("naive_bump", naive_bump);
     measure("arena_l1", arena_l1);
     measure("arena_560k", arena_560k);
     measure("arena_call", arena_call);

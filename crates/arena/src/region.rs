@@ -60,7 +60,8 @@ impl Header {
     #[inline(always)]
     fn sum(self, addr: usize) -> u32 {
         let words = u64::from(self.size) | u64::from(self.back) << 32;
-        let mixed = (words ^ addr as u64).wrapping_add(u64::from(self.prev).wrapping_mul(0xD6E8_FEB8_6659_FD93));
+        // One multiplication: its upper bits depend on every bit below them.
+        let mixed = words ^ (addr as u64) ^ u64::from(self.prev).rotate_left(43);
         (mixed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u32
     }
 
@@ -532,7 +533,7 @@ impl Raw {
     ///
     /// # Errors
     /// `NoMemory`; `Fault` when the block that would have served was written while free.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn alloc(r: *mut Raw, size: usize) -> Block {
         let Some(units) = units_of(size) else { return Err(Error::NoMemory) };
         // SAFETY: a block that waits is of exactly this size.
@@ -556,6 +557,7 @@ impl Raw {
 
     /// A waiting list leads to no block: it was written after it was freed.
     #[cold]
+    #[inline(never)]
     unsafe fn written(r: *mut Raw, list: *mut u32) -> Error {
         // SAFETY: the list is cut; the number is turned into an address and not followed.
         unsafe {
@@ -620,6 +622,7 @@ impl Raw {
         }
     }
 
+    #[inline(never)]
     unsafe fn fit(r: *mut Raw, units: u32, align: usize) -> Block {
         // SAFETY: what is found is a free block with room for the gap and the block.
         unsafe {
@@ -733,6 +736,7 @@ impl Raw {
 
     /// What is wrong with a pointer that is no live block.
     #[cold]
+    #[inline(never)]
     unsafe fn why(payload: *mut u8) -> Error {
         // SAFETY: as in `owner`.
         unsafe {
@@ -782,7 +786,7 @@ impl Raw {
     ///
     /// # Safety
     /// `payload` is or was a block of a region whose memory is still there.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(payload: *mut u8) -> Result<(), Error> {
         // SAFETY: the owner's records are sound as far as the block goes.
         unsafe {
@@ -806,6 +810,7 @@ impl Raw {
     }
 
     /// Makes a block free, merged with its neighbours.
+    #[inline(never)]
     unsafe fn release(r: *mut Raw, mut at: u32) {
         // SAFETY: the neighbours' numbers come from sound headers.
         unsafe {

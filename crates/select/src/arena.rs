@@ -169,6 +169,7 @@ macro_rules! alive {
 }
 
 #[cold]
+#[inline(never)]
 fn refuse(one: *mut c_void, what: &'static str, operation: &str, here: Place) {
     if one.is_null() {
         errno::set(errno::EINVAL);
@@ -550,8 +551,19 @@ pub mod regions {
             if !region_lives(r, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            block!(settle(region::Raw::alloc(r, size), "alloc", || owner(r), Place::NONE))
+            match region::Raw::alloc(r, size) {
+                Ok(block) => block.as_ptr(),
+                Err(error) => no_block(r, error),
+            }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn no_block(r: *mut region::Raw, error: Error) -> *mut u8 {
+        // SAFETY: it lives.
+        settle::<()>(Err(error), "alloc", || unsafe { owner(r) }, Place::NONE);
+        ptr::null_mut()
     }
 
     /// `ak_region_alloc_aligned`
@@ -601,6 +613,7 @@ pub mod regions {
     }
 
     #[cold]
+    #[inline(never)]
     unsafe fn free_fault(block: *mut u8, error: Error, here: Place) {
         let _errno = errno::Saved::new();
         // SAFETY: the caller's promise.

@@ -279,9 +279,11 @@ AK_NODISCARD AK_PRINTF_(2, 3) static inline char *ak_arena_sprintf(ak_arena_t *a
 }
 
 /* The layout that the three functions below share with the library, in static and shared libraries alike. */
+/* Pointers to a type of their own: a store of the caller's into a block is then no store into the head, and in a loop the
+ * compiler keeps `next` in a register. */
 typedef struct ak_arena_head_ {
-    char *next;
-    char *end;
+    struct ak_arena_byte_ *next;
+    struct ak_arena_byte_ *end;
 } ak_arena_head_t_;
 
 typedef struct ak_pool_node_ {
@@ -298,10 +300,10 @@ AK_NODISCARD AK_INLINE_ void *ak_arena_alloc_inline_(ak_arena_t *a, size_t size)
 {
     ak_arena_head_t_ *head = (ak_arena_head_t_ *)(void *)a;
     if (AK_LIKELY_(a != NULL)) {
-        char *block = head->next;
+        char *block = (char *)head->next;
         /* Room is a multiple of 16, so a size in it fits rounded up too; 0 is larger than any. */
-        if (AK_LIKELY_(size - 1 < (size_t)(head->end - block))) {
-            head->next = block + ((size + 15) & ~(size_t)15);
+        if (AK_LIKELY_(size - 1 < (size_t)((char *)head->end - block))) {
+            head->next = (struct ak_arena_byte_ *)(void *)(block + ((size + 15) & ~(size_t)15));
             return block;
         }
     }

@@ -55,7 +55,7 @@ static void measure(const char *name, double (*run)(void))
     printf("result %s %.3f\n", name, best);
 }
 
-/* Cycles of `count` allocations and a reset; the first word of each block is written. */
+/* Cycles of `count` allocations and a reset; an int of each block is written. */
 static double cycles(int count)
 {
     enum { OPS = 2000000 };
@@ -63,7 +63,7 @@ static double cycles(int count)
     for (int done = 0; done < OPS; done += count) {
         for (int i = 0; i < count; i++) {
             void *block = ak_arena_alloc(arena, sizes[i]);
-            *(volatile char *)block = 1;
+            *(volatile int *)block = i;
         }
         ak_arena_reset(arena);
     }
@@ -87,7 +87,7 @@ static double naive_bump(void)
             char *block = naive.next;
             if (size > (size_t)(naive.end - block)) break;
             naive.next = block + size;
-            *(volatile char *)block = 1;
+            *(volatile int *)(void *)block = i;
         }
     }
     return (now_ns() - from) / OPS;
@@ -103,7 +103,7 @@ static double arena_call(void)
     for (int done = 0; done < OPS; done += 100) {
         for (int i = 0; i < 100; i++) {
             void *block = (ak_arena_alloc)(arena, sizes[i]);
-            *(volatile char *)block = 1;
+            *(volatile int *)block = i;
         }
         ak_arena_reset(arena);
     }

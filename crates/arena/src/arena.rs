@@ -916,6 +916,19 @@ impl Raw {
     pub unsafe fn reset(a: *mut Raw) {
         // SAFETY: the caller's promise.
         unsafe {
+            Raw::empty_all(a);
+            if !(*a).spare.is_null() {
+                // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule.
+                let ready = Raw::advance(a, 1);
+                debug_assert!(ready.is_ok());
+            }
+        }
+    }
+
+    /// Ends all blocks and children; all chunks wait, the oldest in front.
+    unsafe fn empty_all(a: *mut Raw) {
+        // SAFETY: the caller's promise.
+        unsafe {
             Raw::note_peak(a);
             Raw::end_children(a, 0);
             Raw::back_to(a, 0, 0);
@@ -927,9 +940,9 @@ impl Raw {
 
     /// As [`Raw::reset`], and gives back all chunks but the first; growth starts again.
     pub unsafe fn clear(a: *mut Raw) {
-        // SAFETY: after a reset all chunks wait, the first one in front.
+        // SAFETY: all chunks wait, the first one in front.
         unsafe {
-            Raw::reset(a);
+            Raw::empty_all(a);
             if !(*a).spare.is_null() {
                 Raw::give_all(a, &raw mut (*(*a).spare).link);
             }
@@ -946,6 +959,11 @@ impl Raw {
         // SAFETY: the chains of chunks that wait.
         unsafe {
             let before = (*a).reserved;
+            if (*a).chunk != empty() && (*(*a).chunk).link == empty() && (*a).next == (*(*a).chunk).begin {
+                // At hand, and empty.
+                Raw::back_to(a, 0, usize::MAX);
+                (*a).floor = (*a).next;
+            }
             Raw::give_all(a, &raw mut (*a).spare);
             Raw::give_all(a, &raw mut (*a).large_spare);
             before - (*a).reserved
@@ -996,7 +1014,7 @@ impl Raw {
     unsafe fn destroy_one(a: *mut Raw) {
         // SAFETY: it has no children; nobody uses it any more.
         unsafe {
-            Raw::reset(a);
+            Raw::empty_all(a);
             Raw::give_all(a, &raw mut (*a).spare);
             Raw::give_all(a, &raw mut (*a).large_spare);
             let options = (*a).options;

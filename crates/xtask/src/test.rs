@@ -116,7 +116,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         if wants(&["misuse/", "instructions/"]) {
             build::build(backend, false, None)?;
         }
-        if wants(&["arena/", "conformance/", "misuse/", "instructions/", "consumers/"]) {
+        if wants(&["conformance/", "misuse/", "instructions/", "consumers/"]) {
             build::build(backend, true, None)?;
         }
         if wants(&["preload/"]) && build::has_preload(backend) {

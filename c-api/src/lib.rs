@@ -6,6 +6,10 @@
 #![cfg_attr(test, allow(dead_code))] // a test program has no load and exit hooks
 #![allow(clippy::missing_safety_doc)] // alloc.h says what each function wants
 
+mod arena;
+
+pub use arena::*;
+
 use allokit_core::{Backend, Site, Stats};
 use allokit_platform::{errno, stderr::Stderr, symbol};
 use allokit_report::{Format, fault};

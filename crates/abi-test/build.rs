@@ -5,8 +5,31 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, panic};
 use syn::{ForeignItem, Item, ReturnType};
 
-/// The header's structs, by the names of their Rust twins in `allokit_core`.
-const STRUCTS: [(&str, &str); 2] = [("ak_stats", "Stats"), ("ak_site", "Site")];
+/// The header's structs, and the paths of their Rust twins.
+const STRUCTS: [(&str, &str); 10] = [
+    ("ak_stats", "allokit_core::Stats"),
+    ("ak_site", "allokit_core::Site"),
+    ("ak_arena_opts", "allokit_c_exports::ArenaOpts"),
+    ("ak_arena_stats_t", "allokit_c_exports::ArenaStats"),
+    ("ak_arena_mark_t", "allokit_arena::arena::Mark"),
+    ("ak_region_stats_t", "allokit_c_exports::RegionStats"),
+    ("ak_pool_opts", "allokit_c_exports::PoolOpts"),
+    ("ak_stack_opts", "allokit_c_exports::StackOpts"),
+    ("ak_stack_mark_t", "allokit_arena::stack::Mark"),
+    ("ak_scratch", "allokit_arena::scratch::Stretch"),
+];
+
+/// Those of which a program knows no more than that their words are the library's.
+const CLOSED: [&str; 3] = ["ak_arena_mark_t", "ak_stack_mark_t", "ak_scratch"];
+
+/// Types that C sees as a name only.
+const OPAQUE: [(&str, &str); 5] = [
+    ("ak_arena", "allokit_arena::arena::Raw"),
+    ("ak_region", "allokit_arena::region::Raw"),
+    ("ak_pool", "allokit_arena::pool::Raw"),
+    ("ak_stack", "allokit_arena::stack::Raw"),
+    ("__va_list_tag", "allokit_platform::va::VaList"),
+];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=ALLOKIT_ABI");
@@ -76,14 +99,15 @@ fn checks(items: &[Item]) -> (String, String) {
         let Item::Struct(item) = item else { continue };
         let name = &item.ident;
         let Some((_, twin)) = STRUCTS.iter().find(|(ours, _)| name == ours) else { continue };
-        let twin = format_ident!("{twin}");
+        let twin = path(twin);
         let fields: Vec<_> = item.fields.iter().filter_map(|field| field.ident.as_ref()).collect();
+        let fields = if CLOSED.iter().any(|closed| name == closed) { Vec::new() } else { fields };
         layouts.push(quote! {
             const _: () = {
-                assert!(size_of::<declared::#name>() == size_of::<allokit_core::#twin>());
-                assert!(align_of::<declared::#name>() == align_of::<allokit_core::#twin>());
+                assert!(size_of::<declared::#name>() == size_of::<#twin>());
+                assert!(align_of::<declared::#name>() == align_of::<#twin>());
                 #(assert!(
-                    core::mem::offset_of!(declared::#name, #fields) == core::mem::offset_of!(allokit_core::#twin, #fields)
+                    core::mem::offset_of!(declared::#name, #fields) == core::mem::offset_of!(#twin, #fields)
                 );)*
             };
         });
@@ -91,15 +115,21 @@ fn checks(items: &[Item]) -> (String, String) {
     assert_eq!(layouts.len(), STRUCTS.len(), "a struct of STRUCTS is not in alloc.h");
     assert!(functions.len() > 50, "alloc.h declares only {} functions", functions.len());
     // In the signatures the structs are the library's own types; their layouts are compared by name below.
+    let twinned = || STRUCTS.iter().chain(&OPAQUE);
     let others = items.iter().filter(|item| match item {
-        Item::Struct(item) => !STRUCTS.iter().any(|(ours, _)| item.ident == ours),
-        Item::Type(item) => !STRUCTS.iter().any(|(ours, _)| item.ident == format!("{ours}_t")),
+        Item::Struct(item) => !twinned().any(|(ours, _)| item.ident == ours),
+        Item::Type(item) => !twinned().any(|(ours, _)| item.ident == format!("{ours}_t")),
         Item::ForeignMod(_) => false,
         _ => true,
     });
-    let twins = STRUCTS.iter().map(|(ours, twin)| {
-        let (ours, twin) = (format_ident!("{ours}_t"), format_ident!("{twin}"));
-        quote!(use allokit_core::#twin as #ours;)
+    let twins = twinned().map(|(ours, twin)| {
+        let name = if ours.starts_with("__") || ours.ends_with("_t") {
+            format_ident!("{ours}")
+        } else {
+            format_ident!("{ours}_t")
+        };
+        let twin = path(twin);
+        quote!(use #twin as #name;)
     });
     let structs = items.iter().filter(|item| !matches!(item, Item::ForeignMod(_)));
     let checks = quote! {
@@ -132,6 +162,10 @@ fn checks(items: &[Item]) -> (String, String) {
         };
     };
     (checks.to_string(), quote!(&[#(#functions),*]).to_string())
+}
+
+fn path(text: &str) -> syn::Path {
+    syn::parse_str(text).expect("a path")
 }
 
 fn argument_type(argument: &syn::FnArg) -> syn::Type {

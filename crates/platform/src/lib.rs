@@ -36,6 +36,8 @@ pub mod pages;
 pub mod stderr;
 pub mod symbol;
 pub mod thread;
+pub mod tools;
+pub mod va;
 mod weak;
 
 pub use keep::keep_errno;

@@ -11,6 +11,7 @@
 extern crate std;
 
 pub mod api;
+pub mod arena;
 mod global;
 pub mod leaks;
 pub mod settings;

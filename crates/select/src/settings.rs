@@ -114,8 +114,14 @@ pub fn read_environment() {
     if let Some(value) = env::var(c"ALLOKIT_GUARD")
         && !matches!(value.to_bytes(), b"" | b"0")
     {
-        complain(format_args!("ALLOKIT_GUARD is ignored: the guarded mode is not in this version"));
+        complain(format_args!("ALLOKIT_GUARD guards arenas and pools; the guarded heap is not in this version"));
     }
+}
+
+/// Whether arenas and pools are to look closely.
+#[must_use]
+pub fn guards() -> bool {
+    cfg!(debug_assertions) || env::var(c"ALLOKIT_GUARD").is_some_and(|value| !matches!(value.to_bytes(), b"" | b"0"))
 }
 
 /// The format and, if given, the path of an `ALLOKIT_STATS`.

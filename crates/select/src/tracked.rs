@@ -96,3 +96,31 @@ unsafe impl Source for Origin {
         unsafe { Layer::usable_size_at(ptr, self.site()) }
     }
 }
+
+/// Memory for an arena and the like, attributed to the place that made it.
+pub(crate) fn take(number: u32, size: usize, align: usize) -> *mut u8 {
+    let site = SiteId::from_number(number);
+    if align <= allokit_core::MIN_ALIGN {
+        Layer::alloc_at(size, site)
+    } else {
+        Layer::alloc_aligned_at(size, align, site)
+    }
+}
+
+/// Gives it back.
+///
+/// # Safety
+/// `ptr` came from [`take`] with this size.
+pub(crate) unsafe fn give(number: u32, ptr: *mut u8, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { Layer::free_sized_at(ptr, size, SiteId::from_number(number)) }
+}
+
+/// The number of a place, for [`take`].
+///
+/// # Safety
+/// `file` is null or zero-terminated.
+pub(crate) unsafe fn number_of(file: *const core::ffi::c_char, line: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { sites::of_place(file, line) }.number()
+}

@@ -21,6 +21,11 @@ pub struct SiteId(pub(crate) u32);
 impl SiteId {
     /// No site.
     pub const UNKNOWN: SiteId = SiteId(0);
+    /// The site of a number that [`SiteId::number`] gave.
+    #[must_use]
+    pub fn from_number(number: u32) -> SiteId {
+        SiteId(number)
+    }
     /// The number itself, for tables.
     #[must_use]
     pub fn number(self) -> u32 {

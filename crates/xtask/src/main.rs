@@ -13,6 +13,7 @@ mod install;
 mod proof;
 mod sources;
 mod test;
+mod test_arena;
 mod test_bench;
 mod test_conformance;
 mod test_consumers;

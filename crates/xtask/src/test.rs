@@ -2,7 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload, test_rust, tools,
+    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload,
+    test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -35,6 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_rust::cases());
     cases.extend(proof::cases());
     cases.extend(test_conformance::cases());
+    cases.extend(test_arena::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
@@ -97,7 +99,17 @@ pub fn run(args: &Args) -> Result<()> {
 fn prepare(cases: &[Case]) -> Result<()> {
     let wants =
         |prefixes: &[&str]| cases.iter().any(|case| prefixes.iter().any(|prefix| case.name.starts_with(prefix)));
-    if wants(&["conformance/", "misuse/", "instructions/", "consumers/", "mutants", "header/", "preload/", "bench/"]) {
+    if wants(&[
+        "arena/",
+        "conformance/",
+        "misuse/",
+        "instructions/",
+        "consumers/",
+        "mutants",
+        "header/",
+        "preload/",
+        "bench/",
+    ]) {
         tools::need(&["gcc", "g++", "clang", "make", "ld", "objcopy", "ar"])?;
     }
     for backend in build::BACKENDS {

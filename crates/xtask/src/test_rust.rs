@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use std::process::Command;
 
 /// Crates whose tests Miri can run: no C library behind them, no files, no child processes.
-const MIRI: [&str; 3] = ["allokit-core", "allokit-platform", "allokit-native"];
+const MIRI: [&str; 4] = ["allokit-core", "allokit-platform", "allokit-native", "allokit-arena"];
 
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
@@ -96,7 +96,7 @@ fn check(target: &str) -> Result<()> {
             "Rust's libraries for {target} cannot be had (rustup target add {target})"
         )));
     }
-    let crates = ["core", "platform", "native", "system", "track", "report", "select"];
+    let crates = ["core", "platform", "native", "system", "arena", "track", "report", "select"];
     let mut args = vec!["check".to_string(), "--quiet".into(), "--target".into(), target.into()];
     for krate in crates {
         args.extend(["-p".to_string(), format!("allokit-{krate}")]);
@@ -177,6 +177,24 @@ void *use_all(size_t n) {
     void *kept = ak_alloc(n);
     void *grown = ak_realloc(kept, n * 2); /* no compiler may take a failed realloc for a free */
     if (grown == NULL) ak_free(kept); else ak_free(grown);
+    ak_arena_t *arena = ak_arena_new(NULL);
+    ak_arena_mark_t mark = ak_arena_mark(arena);
+    char *text = ak_arena_sprintf(arena, "%d", 1);
+    text = (char *)ak_arena_realloc(arena, text, 2, n);
+    if (text != ak_arena_alloc(ak_arena_child(arena, NULL), n)) ak_arena_rewind(arena, mark);
+    ak_scratch_t s = ak_scratch_begin();
+    ak_scratch_end(s);
+    ak_region_t *region = ak_region_new(n);
+    ak_region_free(ak_region_realloc(region, ak_region_alloc(region, n), n * 2));
+    ak_pool_t *pool = ak_pool_new(n, NULL);
+    ak_pool_give(pool, ak_pool_take(pool));
+    ak_stack_t *stack = ak_stack_new(n, NULL);
+    ak_stack_pop(stack, ak_stack_push(stack, n));
+    ak_stack_release(stack, ak_stack_mark(stack));
+    ak_region_destroy(region);
+    ak_pool_destroy(pool);
+    ak_stack_destroy(stack);
+    ak_arena_destroy(arena);
     ak_stats_t st;
     st.struct_size = sizeof st;
     return ak_stats_get(&st) && ak_assert_balanced("x") ? vex_alloc(n) : NULL;

@@ -1,0 +1,99 @@
+//! Where memory comes from: a backend, another allocator, or nothing at all.
+
+use allokit_core::Backend;
+use core::ffi::c_void;
+use core::ptr;
+
+/// Tells the tools that watch a program's memory (AddressSanitizer, valgrind) what may be touched.
+#[derive(Clone, Copy, Debug)]
+pub struct Tools {
+    /// From now on nobody may touch these bytes.
+    pub hide: unsafe fn(*mut u8, usize),
+    /// From now on they may be written, and read once written.
+    pub show: unsafe fn(*mut u8, usize),
+    /// From now on they may be read as they are.
+    pub reveal: unsafe fn(*mut u8, usize),
+}
+
+/// Takes memory and gives it back. A value, not a type: it is called once for many blocks, and an arena of any source is
+/// the same type, which C needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// A block of `size` bytes, aligned to `align` (16 or more), or null.
+    pub take: unsafe fn(context: *mut c_void, size: usize, align: usize) -> *mut u8,
+    /// Gives back a block that was taken with this size.
+    pub give: unsafe fn(context: *mut c_void, ptr: *mut u8, size: usize),
+    /// Handed to both.
+    pub context: *mut c_void,
+    /// False only for [`Source::NONE`].
+    pub exists: bool,
+    /// Who watches; `None` in the ordinary case.
+    pub tools: Option<&'static Tools>,
+}
+
+impl Source {
+    /// The blocks of a backend.
+    #[must_use]
+    pub const fn of<B: Backend>() -> Source {
+        unsafe fn take<B: Backend>(_: *mut c_void, size: usize, align: usize) -> *mut u8 {
+            if align <= allokit_core::MIN_ALIGN { B::alloc(size) } else { B::alloc_aligned(size, align) }
+        }
+        unsafe fn give<B: Backend>(_: *mut c_void, ptr: *mut u8, size: usize) {
+            // SAFETY: the caller gives back what `take` gave, of that size.
+            unsafe { B::free_sized(ptr, size) }
+        }
+        Source { take: take::<B>, give: give::<B>, context: ptr::null_mut(), exists: true, tools: None }
+    }
+
+    /// No memory: for what lives in a caller's buffer alone.
+    pub const NONE: Source = {
+        unsafe fn take(_: *mut c_void, _: usize, _: usize) -> *mut u8 {
+            ptr::null_mut()
+        }
+        unsafe fn give(_: *mut c_void, _: *mut u8, _: usize) {}
+        Source { take, give, context: ptr::null_mut(), exists: false, tools: None }
+    };
+
+    pub(crate) fn take(&self, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: whoever made the source vouches for its functions; they take any size and a power of two.
+        unsafe { (self.take)(self.context, size, align) }
+    }
+
+    /// # Safety
+    /// `ptr` was taken here with this size, and nobody uses it any more.
+    pub(crate) unsafe fn give(&self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { (self.give)(self.context, ptr, size) }
+    }
+
+    /// # Safety
+    /// The bytes belong to the caller, who will not touch them.
+    pub(crate) unsafe fn hide(&self, ptr: *mut u8, size: usize) {
+        if let Some(tools) = self.tools
+            && size != 0
+        {
+            // SAFETY: the caller's promise.
+            unsafe { (tools.hide)(ptr, size) }
+        }
+    }
+
+    /// # Safety
+    /// The bytes belong to the caller.
+    pub(crate) unsafe fn reveal(&self, ptr: *mut u8, size: usize) {
+        if let Some(tools) = self.tools {
+            // SAFETY: the caller's promise.
+            unsafe { (tools.reveal)(ptr, size) }
+        }
+    }
+
+    /// # Safety
+    /// The bytes belong to the caller.
+    pub(crate) unsafe fn show(&self, ptr: *mut u8, size: usize) {
+        if let Some(tools) = self.tools
+            && size != 0
+        {
+            // SAFETY: the caller's promise.
+            unsafe { (tools.show)(ptr, size) }
+        }
+    }
+}

@@ -8,13 +8,14 @@
 //! The words lie in one flat array over all addresses that a process can have, 8 bytes for each 64 KiB: reserved, not
 //! used, so that it costs address space only. Where there is no such address space (a limit) they lie in the leaves that
 //! hold the metadata, one load further away. So they do on other processors than x86-64: for 48 bits of address the array
-//! is twice as large, and qemu-user, under which those are tested, keeps a record of each OS page of it: 256 MiB.
+//! is twice as large, and qemu-user, under which those are tested, keeps a record of each OS page of it: 256 MiB. Under
+//! valgrind's memcheck a record of each byte took two minutes.
 
 use crate::classes::{BINS, UNIT_SHIFT};
 use crate::heap::{Bin, Heap};
 use crate::page::{Bits, MANY, MOST, Page};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
-use allokit_platform::{AddressMap, pages};
+use allokit_platform::{AddressMap, pages, tools};
 
 /// The word of a large block.
 const LARGE: u64 = 0xff;
@@ -152,7 +153,7 @@ fn start() {
     if STARTED.load(Ordering::Relaxed) {
         return;
     }
-    if cfg!(all(target_arch = "x86_64", not(miri))) && !pages::space_is_limited() {
+    if cfg!(all(target_arch = "x86_64", not(miri))) && !pages::space_is_limited() && !tools::records_each_byte() {
         let flat = pages::map_sparse((ADDRESSES >> UNIT_SHIFT) * size_of::<AtomicU64>());
         FLAT.store(flat.cast(), Ordering::Release);
     }

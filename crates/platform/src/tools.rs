@@ -48,6 +48,13 @@ pub fn watch() -> bool {
     asan_poison().is_some() && asan_unpoison().is_some() || valgrind(RUNNING, 0, 0) != 0
 }
 
+/// Whether valgrind runs the program and keeps a record of each byte that is mapped (memcheck does, callgrind does not).
+#[must_use]
+pub fn records_each_byte() -> bool {
+    // Memcheck alone answers this, with -1.
+    valgrind(DEFINED, 0, 0) != 0
+}
+
 /// Nobody may touch these bytes.
 ///
 /// # Safety

@@ -270,6 +270,12 @@ pub mod platform {
         }
     }
 
+    pub mod tools {
+        pub fn records_each_byte() -> bool {
+            false
+        }
+    }
+
     pub mod pages {
         pub fn os_page() -> usize {
             4096

@@ -94,19 +94,34 @@ fn pools_and_stacks() {
 
 #[cfg(feature = "allocator-api2")]
 #[test]
-fn collections_over_an_arena() {
-    use allocator_api2::{boxed::Box, vec::Vec};
+fn what_collections_ask_of_an_arena() {
+    use allocator_api2::alloc::Allocator;
+    use std::alloc::Layout;
     let memory = Memory::new();
     let arena = Arena::new(memory.source()).unwrap();
-    let mut numbers = Vec::new_in(&arena);
-    (0..1000u32).for_each(|i| numbers.push(i));
-    // It grew in place: nothing else came behind it.
-    assert!(arena.stats().used < 8192);
-    let boxed = Box::new_in(5, &arena);
-    assert_eq!(numbers.iter().sum::<u32>() + *boxed, 499_505);
     let region = Region::new(20_000, memory.source()).unwrap();
-    let mut numbers = Vec::new_in(&region);
-    (0..1000u32).for_each(|i| numbers.push(i));
-    drop(numbers);
+    let layout = |size| Layout::from_size_align(size, 64).unwrap();
+    // As a vector does: blocks that grow, shrink and go.
+    fn grown(of: &impl Allocator, layout: impl Fn(usize) -> Layout) {
+        let mut block = of.allocate(layout(64)).unwrap().cast::<u8>();
+        for size in [64, 128, 256, 512] {
+            // SAFETY: the block is live, of this allocator and this layout; its first byte is written before it is read.
+            unsafe {
+                block.write(size as u8);
+                let larger = of.grow(block, layout(size), layout(size * 2)).unwrap().cast::<u8>();
+                assert!(larger.addr().get().is_multiple_of(64) && larger.read() == size as u8);
+                block = larger;
+            }
+        }
+        // SAFETY: as above.
+        unsafe {
+            let smaller = of.shrink(block, layout(1024), layout(100)).unwrap().cast::<u8>();
+            of.deallocate(smaller, layout(100));
+        }
+    }
+    grown(&&arena, layout);
+    // It grew in place: nothing else came behind it.
+    assert!(arena.stats().used < 2048);
+    grown(&&region, layout);
     assert_eq!(region.stats().used, 0);
 }

@@ -19,11 +19,15 @@ pub(crate) const UNIT_SHIFT: u32 = 16;
 /// See [`UNIT_SHIFT`].
 pub(crate) const UNIT: usize = 1 << UNIT_SHIFT;
 
-/// How many bytes of freed blocks a bin may gather until an allocation takes them: more of the blocks that lists and trees
-/// are made of.
+/// How many bytes of freed blocks a class may gather until an allocation takes them: more of the blocks that lists and
+/// trees are made of.
 const fn bin_bytes(size: usize) -> usize {
     if size <= 64 { 64 << 10 } else { 24 << 10 }
 }
+/// How many bytes of them, and how many at least and at most, lie in the bin; the others in its reserve.
+const NEAR_BYTES: usize = 8 << 10;
+const NEAR_LEAST: usize = 16;
+const NEAR_MOST: usize = 128;
 /// How many bytes of a fresh page are made into blocks at a time.
 const CARVE_BYTES: usize = 8 << 10;
 
@@ -47,8 +51,9 @@ pub(crate) struct Class {
     pub units: u32,
     /// How many blocks fit a page.
     pub capacity: u32,
-    /// How many freed blocks a bin may gather.
-    pub budget: i32,
+    /// How many freed blocks a bin may gather, and how many lists of that length its reserve.
+    pub bin: u32,
+    pub reserve: u32,
     /// How many blocks are carved at a time.
     pub step: u32,
     /// 2^40 / size, rounded up: for dividing an offset by the size.
@@ -75,14 +80,19 @@ const fn describe(class: usize) -> Class {
     while units * UNIT / size < 8 {
         units += 1;
     }
-    let budget = bin_bytes(size) / size;
+    let budget = if bin_bytes(size) / size < 4 { 4 } else { bin_bytes(size) / size };
+    let mut bin = NEAR_BYTES / size;
+    bin = if bin < NEAR_LEAST { NEAR_LEAST } else { bin };
+    bin = if bin > NEAR_MOST { NEAR_MOST } else { bin };
+    bin = if bin > budget { budget } else { bin };
     let step = CARVE_BYTES / size;
     let batch = if BATCH_BYTES / size < BATCH_COUNT { BATCH_BYTES / size } else { BATCH_COUNT };
     Class {
         size: size as u32,
         units: units as u32,
         capacity: (units * UNIT / size) as u32,
-        budget: if budget < 4 { 4 } else { budget as i32 },
+        bin: bin as u32,
+        reserve: (budget.div_ceil(bin) - 1) as u32,
         step: if step < 1 { 1 } else { step as u32 },
         magic: (1u64 << 40).div_ceil(size as u64),
         batch: if batch < 1 { 1 } else { batch as u32 },
@@ -92,7 +102,8 @@ const fn describe(class: usize) -> Class {
 
 const fn describe_all() -> [Class; ENTRIES] {
     let mut all =
-        [Class { size: 0, units: 0, capacity: 0, budget: 0, step: 0, magic: 0, batch: 0, ready_most: 0 }; ENTRIES];
+        [Class { size: 0, units: 0, capacity: 0, bin: 0, reserve: 0, step: 0, magic: 0, batch: 0, ready_most: 0 };
+            ENTRIES];
     let mut class = 1;
     while class <= CLASS_COUNT {
         all[class] = describe(class);

@@ -7,7 +7,10 @@
 //!
 //! A class has two lists: allocations pop from `heads`, frees push onto `bins`; when the first is empty it gets the second.
 //! Were they one, the load of an allocation would wait for the store of the free before it whenever the two are of one
-//! class, and the processor cannot foresee when they are.
+//! class, and the processor cannot foresee when they are. Both are short, so that blocks come back while they are in the
+//! nearest cache: a full bin's list goes onto a stack of such lists, the class's *reserve*, in one piece, and comes back from
+//! there in one piece (Bonwick and Adams, "Magazines and Vmem", 2001, without an array for the magazine). The bin of a
+//! class counts as full when the reserve is.
 //!
 //! A page is *hot* or *cold*. The blocks of hot pages go into the bin of their class, the last one first. When that is
 //! full and nobody takes from it, the page of the next block becomes cold: it gets a bin of its own, and its word names
@@ -68,6 +71,16 @@ struct Batch {
     left: u32,
 }
 
+/// Full lists of a class's bin, the last one first.
+#[derive(Clone, Copy)]
+struct Reserve {
+    head: *mut Block,
+    /// How many more it may take; none while the class's bin is closed.
+    room: u32,
+}
+
+const EMPTY_RESERVE: Reserve = Reserve { head: ptr::null_mut(), room: 0 };
+
 const EMPTY_BATCH: Batch = Batch { word: Word::NONE, head: ptr::null_mut(), left: 0 };
 
 /// More than classes: a thread that frees another one's blocks of all sizes keeps a batch of each.
@@ -116,6 +129,7 @@ pub(crate) struct Heap {
     pub heads: [*mut Block; BINS],
     /// From a size in steps of 16 bytes to the offset of its list: here, so that finding it costs no further address.
     pub tiny: [u16; classes::TINY_COUNT],
+    reserves: [Reserve; BINS],
     outbox: [Batch; BATCHES],
     /// Whether a bin was found full.
     has_full: bool,
@@ -192,6 +206,7 @@ const fn blank() -> Heap {
         pages: ptr::null(),
         heads: [ptr::null_mut(); BINS],
         tiny: classes::tiny_offsets(HEADS_AT, size_of::<*mut Block>()),
+        reserves: [EMPTY_RESERVE; BINS],
         outbox: [EMPTY_BATCH; BATCHES],
         has_full: false,
         cooled: [0; BINS],
@@ -286,6 +301,16 @@ pub(crate) unsafe fn push(bin: *mut Bin, block: *mut Block) {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
+    // SAFETY: the cell's lists are this thread's; a placeholder's are empty.
+    unsafe {
+        if !(*heap).bins[class].head.is_null() && !(*heap).pages.is_null() {
+            let block = take_freed(heap, class);
+            if (*heap).beat < 0 {
+                look_around(heap);
+            }
+            return block;
+        }
+    }
     let mut heap = heap;
     if heap == no_heap() {
         heap = begin();
@@ -310,19 +335,34 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
         if (*heap).epoch != upkeep::epoch() {
             age_bins(heap);
         }
-        let bin = &raw mut (*heap).bins[class];
-        if (*bin).head.is_null() {
-            let block = take_one(heap, class);
-            upkeep::tick();
-            return block;
-        }
-        let freed = classes::get(class).budget + 1 - left(bin) as i32;
+        let has_own = !(*heap).bins[class].head.is_null() || !(*heap).reserves[class].head.is_null();
         let block = take_one(heap, class);
-        (*heap).beat -= freed;
-        if (*heap).beat < 0 {
+        if !has_own {
+            upkeep::tick();
+        } else if (*heap).beat < 0 {
             look_around(heap);
         }
         block
+    }
+}
+
+/// Pops a block, after the empty list has got what was freed since.
+///
+/// # Safety
+/// As [`take_one`]; the list is empty, and the bin is not.
+#[inline(always)]
+unsafe fn take_freed(heap: *mut Heap, class: usize) -> *mut u8 {
+    // SAFETY: the caller's promise. The bin lets go of the blocks before the list has them, for a fork in between.
+    unsafe {
+        let bin = &raw mut (*heap).bins[class];
+        let block = take_all(bin);
+        compiler_fence(Ordering::Release);
+        (*heap).heads[class] = (*block).next;
+        (*heap).cooled[class] = 0;
+        let full = classes::get(class).bin + 1;
+        (*heap).beat -= (full - left(bin)) as i32;
+        set_left(heap, bin, full);
+        block.cast()
     }
 }
 
@@ -337,17 +377,51 @@ unsafe fn take_one(heap: *mut Heap, class: usize) -> *mut u8 {
         let link = &raw mut (*heap).heads[class];
         // It is not empty when the thread has just taken over a heap.
         if (*link).is_null() {
-            let freed = take_all(bin);
-            if !freed.is_null() {
-                *link = freed;
-                open_bin(heap, class);
-            } else if !refill(heap, class) {
+            if !(*bin).head.is_null() {
+                return take_freed(heap, class);
+            }
+            if !take_reserve(heap, class) && !refill(heap, class) {
                 return Native::fail();
             }
         }
         let block = *link;
         *link = (*block).next;
         block.cast()
+    }
+}
+
+/// Fills an empty list with the newest of the class's reserve.
+unsafe fn take_reserve(heap: *mut Heap, class: usize) -> bool {
+    // SAFETY: the lists are the caller's. The reserve lets go of a list before another has it, for a fork in between.
+    unsafe {
+        let reserve = &raw mut (*heap).reserves[class];
+        let list = (*reserve).head;
+        if list.is_null() {
+            return false;
+        }
+        (*reserve).head = (*list).next_batch;
+        (*reserve).room += 1;
+        compiler_fence(Ordering::Release);
+        (*heap).heads[class] = list;
+        (*heap).cooled[class] = 0;
+        true
+    }
+}
+
+/// Puts a full bin's list onto its class's reserve.
+unsafe fn add_to_reserve(heap: *mut Heap, class: usize) {
+    // SAFETY: as above.
+    unsafe {
+        let reserve = &raw mut (*heap).reserves[class];
+        let list = take_all(&raw mut (*heap).bins[class]);
+        if list.is_null() {
+            return;
+        }
+        compiler_fence(Ordering::Release);
+        (*list).next_batch = (*reserve).head;
+        compiler_fence(Ordering::Release);
+        (*reserve).head = list;
+        (*reserve).room -= 1;
     }
 }
 
@@ -400,12 +474,15 @@ unsafe fn fill_from_ready(heap: *mut Heap, class: usize) -> bool {
     }
 }
 
-/// Lets an empty bin take frees: its class is in use.
+/// Lets a bin without blocks take frees: its class is in use.
 unsafe fn open_bin(heap: *mut Heap, class: usize) {
     // SAFETY: the bins are the caller's.
     unsafe {
+        debug_assert!((*heap).bins[class].head.is_null() && (*heap).reserves[class].head.is_null());
+        let about = classes::get(class);
         (*heap).cooled[class] = 0;
-        set_left(heap, &raw mut (*heap).bins[class], classes::get(class).budget as u32 + 1);
+        (*heap).reserves[class].room = about.reserve;
+        set_left(heap, &raw mut (*heap).bins[class], about.bin + 1);
     }
 }
 
@@ -742,6 +819,18 @@ pub(crate) unsafe extern "C" fn overflow(bin: *mut Bin, ptr: *mut u8) {
             push(bin, ptr.cast());
             return look_around(heap);
         }
+        let class = (bin.addr() - heap.addr()) / size_of::<Bin>();
+        if (*heap).reserves[class].room > 0 {
+            let full = classes::get(class).bin;
+            add_to_reserve(heap, class);
+            set_left(heap, bin, full);
+            push(bin, ptr.cast());
+            (*heap).beat -= full as i32;
+            if (*heap).beat < 0 {
+                look_around(heap);
+            }
+            return;
+        }
         (*heap).has_full = true;
         to_page(heap, ptr);
     }
@@ -818,7 +907,43 @@ unsafe fn close_bin(heap: *mut Heap, class: usize) {
         let ready = core::mem::replace(&mut (*heap).heads[class], ptr::null_mut());
         (*heap).bins[class] = EMPTY_BIN;
         send_home(heap, freed);
+        cut_reserve(heap, class, 0);
+        (*heap).reserves[class].room = 0;
         send_home(heap, ready);
+    }
+}
+
+/// Sends home the older lists of a class's reserve: all but so many.
+unsafe fn cut_reserve(heap: *mut Heap, class: usize, keep: usize) {
+    // SAFETY: the bins are the caller's; the lock is held.
+    unsafe {
+        let mut link = &raw mut (*heap).reserves[class].head;
+        for _ in 0..keep {
+            if (*link).is_null() {
+                return;
+            }
+            link = &raw mut (**link).next_batch;
+        }
+        let mut list = core::mem::replace(&mut *link, ptr::null_mut());
+        while !list.is_null() {
+            let next = (*list).next_batch;
+            (*heap).reserves[class].room += 1;
+            send_home(heap, list);
+            list = next;
+        }
+    }
+}
+
+/// How many lists a class's reserve has.
+unsafe fn reserve_length(heap: *mut Heap, class: usize) -> usize {
+    // SAFETY: the bins are the caller's.
+    unsafe {
+        let (mut list, mut length) = ((*heap).reserves[class].head, 0);
+        while !list.is_null() {
+            list = (*list).next_batch;
+            length += 1;
+        }
+        length
     }
 }
 
@@ -833,7 +958,7 @@ unsafe fn empty_full_bins(heap: *mut Heap) {
         (*heap).has_full = false;
         for class in 1..=CLASS_COUNT {
             let bin = &raw mut (*heap).bins[class];
-            if !(*bin).head.is_null() && left(bin) <= 1 {
+            if !(*bin).head.is_null() && left(bin) <= 1 && (*heap).reserves[class].room == 0 {
                 close_bin(heap, class);
             }
         }
@@ -900,9 +1025,10 @@ unsafe fn age_bins(heap: *mut Heap) {
             let bin = &raw mut (*heap).bins[class];
             if !(*bin).head.is_null() {
                 let (rest, kept) = cut_half(&raw mut (*bin).head);
-                set_left(heap, bin, (classes::get(class).budget as u32 + 1).saturating_sub(kept).max(1));
+                set_left(heap, bin, (classes::get(class).bin + 1).saturating_sub(kept).max(1));
                 send_home(heap, rest);
             }
+            cut_reserve(heap, class, reserve_length(heap, class) / 2);
             let (rest, _) = cut_half(&raw mut (*heap).heads[class]);
             send_home(heap, rest);
         }
@@ -1391,6 +1517,7 @@ pub(crate) fn after_fork_in_child() {
                 for class in 1..=CLASS_COUNT {
                     keep_sound(&raw mut (*heap).bins[class].head, class);
                     keep_sound(&raw mut (*heap).heads[class], class);
+                    keep_reserve_sound(heap, class);
                     let mut page = (*heap).queues[class];
                     while !page.is_null() {
                         if (*page).slot != 0 {
@@ -1421,6 +1548,26 @@ unsafe fn keep_sound(mut link: *mut *mut Block, class: usize) {
                 break;
             }
             link = &raw mut (*block).next;
+        }
+        *link = ptr::null_mut();
+    }
+}
+
+/// The same for the lists of a reserve.
+unsafe fn keep_reserve_sound(heap: *mut Heap, class: usize) {
+    // SAFETY: as above.
+    unsafe {
+        let mut link = &raw mut (*heap).reserves[class].head;
+        for _ in 0..=classes::get(class).reserve {
+            if (*link).is_null() {
+                return;
+            }
+            let mut list = *link;
+            keep_sound(&raw mut list, class);
+            if list.is_null() {
+                break;
+            }
+            link = &raw mut (*list).next_batch;
         }
         *link = ptr::null_mut();
     }
@@ -1493,10 +1640,34 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
                         block = (*block).next;
                     }
                 }
+                faults += usize::from(!is_reserve_sound(heap, class));
             }
         }
     }
     faults
+}
+
+/// Whether a class's reserve has as many lists as it says, each of as many blocks as a full bin.
+unsafe fn is_reserve_sound(heap: *mut Heap, class: usize) -> bool {
+    // SAFETY: by the heap's thread.
+    unsafe {
+        let about = classes::get(class);
+        let reserve = (*heap).reserves[class];
+        let (mut list, mut lists) = (reserve.head, 0);
+        while !list.is_null() && lists <= about.reserve {
+            let (mut block, mut length) = (list, 0);
+            while !block.is_null() && length <= about.bin && is_of_class(block, class) {
+                block = (*block).next;
+                length += 1;
+            }
+            if !block.is_null() || length > about.bin {
+                return false;
+            }
+            list = (*list).next_batch;
+            lists += 1;
+        }
+        list.is_null() && (lists + reserve.room == about.reserve || lists == 0 && reserve.room == 0)
+    }
 }
 
 /// Whether a cold page's bin holds as many blocks as it says, all of them the page's.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Name and what it does.
-pub const NAMES: [(&str, &str); 11] = [
+pub const NAMES: [(&str, &str); 12] = [
     ("lua", "Lua 5.4 runs four scripts: JSON, trees, strings, coroutines"),
     ("sqlite", "SQLite in memory: insert, index, query, update, delete, vacuum"),
     ("python", "Python: objects, dictionaries, JSON, regular expressions"),
@@ -25,6 +25,7 @@ pub const NAMES: [(&str, &str); 11] = [
     ("redis", "redis-server asked by redis-benchmark; the server alone counts"),
     ("git", "git log -p --stat over a generated history"),
     ("cmake", "a CMake script: lists, strings, regular expressions"),
+    ("z3", "Z3 proves that a generated job-shop schedule is possible"),
 ];
 
 /// Where things lie and how much is to be done.
@@ -109,6 +110,13 @@ fn one(name: &str, place: &Place) -> Result<Workload> {
             tools::need(&["cmake"])?;
             let rounds = format!("-DROUNDS={}", place.rounds(60));
             Ok(place.workload(name, &tools::find("cmake")?, &[&rounds, "-P", &place.source("lists.cmake")]))
+        }
+        "z3" => {
+            tools::need(&["z3"])?;
+            let (jobs, machines, end) = if place.quick { (10, 8, 70) } else { (10, 10, 85) };
+            let file = place.folder.join(format!("schedule_{jobs}.smt2"));
+            fs::write(&file, schedule(jobs, machines, end))?;
+            Ok(place.workload(name, &tools::find("z3")?, &[&file.display().to_string()]))
         }
         _ => bail!("no program is called so"),
     }
@@ -222,6 +230,53 @@ fn generated(functions: u32) -> String {
     text
 }
 
+/// An SMT problem: every job needs every machine for a while, in an order of its own; all are to be done by `end`.
+fn schedule(jobs: u32, machines: u32, end: u32) -> String {
+    let mut next = random();
+    let mut text = String::from("(set-logic QF_LIA)\n");
+    let mut all = Vec::new();
+    for job in 0..jobs {
+        let mut order: Vec<u32> = (0..machines).collect();
+        for left in (1..machines).rev() {
+            order.swap(left as usize, next(left + 1) as usize);
+        }
+        let lengths: Vec<u32> = (0..machines).map(|_| 1 + next(9)).collect();
+        for machine in 0..machines {
+            let _ = writeln!(text, "(declare-const s_{job}_{machine} Int)");
+        }
+        let _ = writeln!(text, "(assert (>= s_{job}_{} 0))", order[0]);
+        for pair in order.windows(2) {
+            let (first, then) = (pair[0], pair[1]);
+            let length = lengths[first as usize];
+            let _ = writeln!(text, "(assert (>= s_{job}_{then} (+ s_{job}_{first} {length})))");
+        }
+        let last = order[order.len() - 1];
+        let _ = writeln!(text, "(assert (<= (+ s_{job}_{last} {}) {end}))", lengths[last as usize]);
+        all.push(lengths);
+    }
+    for machine in 0..machines {
+        for one in 0..jobs {
+            for other in one + 1..jobs {
+                let before = |a: u32, b: u32| {
+                    format!("(<= (+ s_{a}_{machine} {}) s_{b}_{machine})", all[a as usize][machine as usize])
+                };
+                let _ = writeln!(text, "(assert (or {} {}))", before(one, other), before(other, one));
+            }
+        }
+    }
+    text.push_str("(check-sat)\n");
+    text
+}
+
+/// Numbers that are the same everywhere, below what is asked for.
+fn random() -> impl FnMut(u32) -> u32 {
+    let mut seed = 1u32;
+    move |below| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) % below
+    }
+}
+
 /// The server is Debian's redis-check-rdb under the name by which it serves. Its memory goes through malloc of whatever is
 /// loaded first, its own jemalloc otherwise: with glibc, libc must be loaded first as well.
 fn redis(place: &Place) -> Result<Workload> {
@@ -306,11 +361,7 @@ fn git(place: &Place) -> Result<Workload> {
 
 /// Input of git fast-import: 40 files, each commit changes lines of three and now and then renames one.
 fn history(commits: u32) -> String {
-    let mut seed = 1u32;
-    let mut next = |below: u32| {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (seed >> 8) % below
-    };
+    let mut next = random();
     let mut files: Vec<Vec<String>> =
         (0..40).map(|file| (0..400).map(|line| format!("file {file} line {line}: nothing yet")).collect()).collect();
     let mut out = String::new();

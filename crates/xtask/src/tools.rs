@@ -76,6 +76,7 @@ const TOOLS: &[Tool] = &[
     ),
     tool("perl", &["perl"], "", ["perl", "perl", "perl", "perl"]),
     // Debian's server is redis-check-rdb under another name: its package of tools is enough, and starts no service.
+    tool("z3", &["z3"], "", ["z3", "z3", "z3", "z3"]),
     tool("redis", &["redis-check-rdb"], "", ["redis-tools", "redis", "redis", "redis"]),
     tool("libtcmalloc", &LIBTCMALLOC, "", ["libtcmalloc-minimal4", "gperftools-libs", "gperftools", "gperftools"]),
     tool("qemu-aarch64", &["qemu-aarch64", "qemu-aarch64-static"], "", ["qemu-user", "qemu-user", "qemu-user", ""]),

@@ -107,7 +107,9 @@ pub(crate) fn alloc_growing(size: usize) -> *mut u8 {
 fn take_with_room(units: usize) -> *mut Page {
     let page = runs::take_dirty(units * 2);
     if page.is_null() {
-        return runs::take(units, 1);
+        let heap = heap::with_cache();
+        // SAFETY: the heap is this thread's.
+        return if heap.is_null() { runs::take(units, 1) } else { unsafe { heap::take_run(heap, units, 1) } };
     }
     // SAFETY: the run was just taken.
     unsafe { runs::shorten(page, units, (*page).zero) };

@@ -1557,19 +1557,22 @@ unsafe fn keep_sound(mut link: *mut *mut Block, class: usize) {
 unsafe fn keep_reserve_sound(heap: *mut Heap, class: usize) {
     // SAFETY: as above.
     unsafe {
-        let mut link = &raw mut (*heap).reserves[class].head;
-        for _ in 0..=classes::get(class).reserve {
-            if (*link).is_null() {
-                return;
-            }
+        let reserve = &raw mut (*heap).reserves[class];
+        let most = classes::get(class).reserve;
+        let (mut link, mut length) = (&raw mut (*reserve).head, 0);
+        while !(*link).is_null() && length < most {
             let mut list = *link;
             keep_sound(&raw mut list, class);
             if list.is_null() {
                 break;
             }
             link = &raw mut (*list).next_batch;
+            length += 1;
         }
         *link = ptr::null_mut();
+        if length > 0 || (*reserve).room > 0 {
+            (*reserve).room = most - length;
+        }
     }
 }
 

@@ -264,6 +264,23 @@ fn memory_goes_back() {
 }
 
 #[test]
+#[cfg(not(miri))]
+fn a_cached_run_is_used_before_fresh_memory() {
+    let _alone = alone();
+    Native::trim();
+    Held::new(3 << 20, 1, 1, false).free();
+    let start = runs::figures().committed;
+    let small: Vec<_> = (0..3000).map(|n| Held::new(500, 1, n as u8, false)).collect();
+    let mut growing = Held::new(100_000, 1, 1, false);
+    growing.resize(900_000);
+    let grown = runs::figures().committed.saturating_sub(start);
+    assert!(grown < 512 << 10, "{grown} bytes more beside a cached run of 3 MiB");
+    growing.free();
+    small.into_iter().for_each(Held::free);
+    assert_eq!(check(), 0);
+}
+
+#[test]
 fn a_producer_that_sleeps_does_not_pin_what_others_free() {
     let _alone = alone();
     let count = if cfg!(miri) { 100 } else { 100_000 };

@@ -227,6 +227,40 @@ AK_API void ak_mark(void);
  * `context` and acts by policy: AK_POLICY_ABORT ends the program, the others return false. */
 AK_API bool ak_assert_balanced(const char *context);
 
+/* What is known of a call site, and what is live of it. The texts stay for the life of the process. */
+typedef struct ak_site_info {
+    size_t struct_size;   /* what the library filled in */
+    const char *file;     /* or NULL: a return address, or unknown */
+    const char *function; /* or NULL */
+    uint32_t line;        /* or 0 */
+    uint32_t number;      /* the same place has the same number in the whole process; 0: unknown */
+    const void *address;  /* the return address, or NULL */
+    uint64_t live_blocks;
+    uint64_t live_bytes;
+} ak_site_info_t;
+typedef bool (*ak_site_fn)(const ak_site_info_t *site, void *arg);
+/* Calls `fn` with each call site that has live blocks, most bytes first, until it returns false; the number of calls.
+ * What other threads do meanwhile may be counted or not. 0 with errno ENOTSUP when tracking is off. `fn` may allocate. */
+AK_API size_t ak_site_visit(ak_site_fn fn, void *arg);
+
+/* What is live now, by call site, to be compared with another moment; in memory outside the heap. NULL with errno ENOTSUP
+ * (tracking is off) or ENOMEM. */
+typedef struct ak_snapshot ak_snapshot_t;
+AK_NODISCARD AK_API ak_snapshot_t *ak_snapshot_take(void);
+/* Writes how the live blocks have changed from `before` to `after` (NULL: to now), the call site that grew most first, as
+ * AK_TEXT or AK_JSON. False with errno EINVAL (before NULL, another format, no writer), ENOTSUP or ENOMEM. */
+AK_API bool ak_snapshot_diff(const ak_snapshot_t *before, const ak_snapshot_t *after, ak_format_t format,
+                             ak_write_fn write, void *arg);
+/* Ends a snapshot; NULL is allowed. */
+AK_API void ak_snapshot_free(ak_snapshot_t *snapshot);
+
+/* AK_PPROF: `go tool pprof` and what else reads profile.proto; AK_FOLDED: a line a call site, for flame graphs; AK_HTML is
+ * not in this version. */
+typedef enum ak_profile { AK_PPROF = 0, AK_FOLDED = 1, AK_HTML = 2 } ak_profile_t;
+/* Writes what is live into a file, which gets its name when it is whole; ALLOKIT_PROFILE=pprof:path does it at exit. False
+ * with errno when it cannot be written (what was there before stays), ENOTSUP (tracking is off, AK_HTML) or EINVAL. */
+AK_API bool ak_profile_write(ak_profile_t format, const char *path);
+
 /* What happens on a wrong free and the like: report and abort (the default), report and go on safely, count silently. */
 typedef enum ak_policy { AK_POLICY_ABORT = 0, AK_POLICY_REPORT = 1, AK_POLICY_QUIET = 2 } ak_policy_t;
 /* False, with EINVAL, for an unknown policy. May be called at any time. */

@@ -17,7 +17,7 @@ use allokit_report::{Format, fault};
 use allokit_select::api::Origin;
 use allokit_select::api::{self, Plain};
 use allokit_select::{Selected, leaks, settings};
-use core::ffi::{c_char, c_void};
+use core::ffi::{CStr, c_char, c_void};
 use core::fmt;
 
 #[cfg(not(any(test, allokit_rust_library)))]
@@ -397,6 +397,70 @@ pub extern "C" fn ak_mark() {
 pub unsafe extern "C" fn ak_assert_balanced(context: *const c_char) -> bool {
     // SAFETY: the C caller's promise.
     unsafe { leaks::assert_balanced(context) }
+}
+
+/// `ak_site_fn`
+pub type SiteFn = Option<unsafe extern "C" fn(site: *const leaks::SiteInfo, arg: *mut c_void) -> bool>;
+
+/// See `ak_site_visit` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_site_visit(see: SiteFn, arg: *mut c_void) -> usize {
+    let Some(see) = see else {
+        invalid();
+        return 0;
+    };
+    // SAFETY: the C caller's function takes any site with its argument.
+    leaks::visit(&mut |site| unsafe { see(site, arg) })
+}
+
+/// See `ak_snapshot_take` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_snapshot_take() -> *mut c_void {
+    leaks::snapshot_take()
+}
+
+/// See `ak_snapshot_diff` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_snapshot_diff(
+    before: *const c_void,
+    after: *const c_void,
+    format: u32,
+    write: WriteFn,
+    arg: *mut c_void,
+) -> bool {
+    match write {
+        // SAFETY: the C caller's promise.
+        Some(write) if format <= 1 => unsafe {
+            leaks::snapshot_diff(before, after, format == 1, &mut Writer { write, arg })
+        },
+        _ => invalid(),
+    }
+}
+
+/// See `ak_snapshot_free` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_snapshot_free(snapshot: *mut c_void) {
+    // SAFETY: the C caller's promise.
+    unsafe { leaks::snapshot_free(snapshot) }
+}
+
+/// See `ak_profile_write` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_profile_write(format: u32, path: *const c_char) -> bool {
+    let format = match format {
+        0 => leaks::Profile::Pprof,
+        1 => leaks::Profile::Folded,
+        2 => {
+            errno::set(errno::ENOTSUP);
+            return false;
+        }
+        _ => return invalid(),
+    };
+    if path.is_null() {
+        return invalid();
+    }
+    // SAFETY: the C caller's promise: a zero-terminated path.
+    leaks::profile_write(format, unsafe { CStr::from_ptr(path) })
 }
 
 /// See `ak_policy_set` in alloc.h.

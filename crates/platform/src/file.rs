@@ -1,7 +1,8 @@
 //! A file to write a report to, without the allocator.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 use core::fmt;
+use core::mem::MaybeUninit;
 
 /// A new or emptied file. What is written leaves at once; closed when dropped.
 #[derive(Debug)]
@@ -33,9 +34,148 @@ impl Drop for File {
     }
 }
 
+/// A report on its way to a file: it is written beside it and takes its name when it is whole, so that a full disk, or the
+/// end of the process, leaves no half file under that name. A path that names no ordinary file (`/dev/stderr`, a pipe) is
+/// written to as it is. Buffered.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    file: File,
+    path: &'a CStr,
+    /// The name that it has until then; none when it is written in place.
+    beside: Option<[u8; PATH_MOST]>,
+    buffer: [u8; 2048],
+    used: usize,
+    /// The first failure's `errno`, else 0.
+    failure: i32,
+}
+
+const PATH_MOST: usize = 4096;
+const ENDING: &[u8] = b".part\0";
+
+impl Draft<'_> {
+    /// Begins a report; `None` when the system refuses (`errno` says why).
+    #[must_use]
+    pub fn begin(path: &CStr) -> Option<Draft<'_>> {
+        let bytes = path.to_bytes();
+        let mut beside = None;
+        if is_ordinary(path) {
+            if bytes.len() + ENDING.len() > PATH_MOST {
+                crate::errno::set(libc::ENAMETOOLONG);
+                return None;
+            }
+            let mut name = [0; PATH_MOST];
+            name[..bytes.len()].copy_from_slice(bytes);
+            name[bytes.len()..bytes.len() + ENDING.len()].copy_from_slice(ENDING);
+            beside = Some(name);
+        }
+        let file = match &beside {
+            // Ends with a zero byte: the ending has one.
+            Some(name) => File::create(CStr::from_bytes_until_nul(name).ok()?)?,
+            None => File::create(path)?,
+        };
+        Some(Draft { file, path, beside, buffer: [0; 2048], used: 0, failure: 0 })
+    }
+
+    /// Adds bytes; whether all went well is told at the end.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.used == self.buffer.len() {
+                self.flush();
+            }
+            let taken = rest.len().min(self.buffer.len() - self.used);
+            self.buffer[self.used..self.used + taken].copy_from_slice(&rest[..taken]);
+            self.used += taken;
+            rest = &rest[taken..];
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Err(why) = crate::stderr::try_write_all(self.file.fd, &self.buffer[..self.used])
+            && self.failure == 0
+        {
+            self.failure = why;
+        }
+        self.used = 0;
+    }
+
+    /// Gives the report its name. False, with `errno`, when something could not be written: then what was there before
+    /// stays.
+    #[must_use]
+    pub fn finish(mut self) -> bool {
+        self.flush();
+        if self.failure != 0 {
+            crate::errno::set(self.failure);
+            return false;
+        }
+        if let Some(name) = &self.beside {
+            // SAFETY: both are zero-terminated.
+            if unsafe { libc::rename(name.as_ptr().cast::<c_char>(), self.path.as_ptr()) } != 0 {
+                return false;
+            }
+            self.beside = None;
+        }
+        true
+    }
+}
+
+impl fmt::Write for Draft<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.beside {
+            let _errno = crate::errno::Saved::new();
+            // SAFETY: zero-terminated.
+            unsafe { libc::unlink(name.as_ptr().cast::<c_char>()) };
+        }
+    }
+}
+
+/// Whether a path names an ordinary file, or nothing yet.
+fn is_ordinary(path: &CStr) -> bool {
+    let mut about = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the path is zero-terminated; the struct is read only when it was filled.
+    unsafe {
+        libc::stat(path.as_ptr(), about.as_mut_ptr()) != 0
+            || about.assume_init().st_mode & libc::S_IFMT == libc::S_IFREG
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(not(miri))]
+    fn a_report_takes_its_name_when_it_is_whole() {
+        let path = std::env::temp_dir().join(format!("allokit-draft-{}", std::process::id()));
+        let part = path.with_extension("part");
+        let name = CString::new(path.to_str().unwrap()).unwrap();
+        std::fs::write(&path, "before").unwrap();
+        let mut draft = Draft::begin(&name).unwrap();
+        let long = "x".repeat(5000);
+        draft.write_str(&long).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+        assert!(part.exists());
+        drop(draft);
+        assert!(!part.exists());
+        let mut draft = Draft::begin(&name).unwrap();
+        draft.add(long.as_bytes());
+        assert!(draft.finish());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), long);
+        assert!(!part.exists());
+        std::fs::remove_file(&path).unwrap();
+        let mut full = Draft::begin(c"/dev/full").unwrap();
+        full.add(b"text");
+        assert!(!full.finish());
+        assert_eq!(crate::errno::get(), libc::ENOSPC);
+        assert!(Draft::begin(c"/nonexistent/directory/file").is_none());
+    }
     use core::fmt::Write;
     use std::ffi::CString;
     use std::format;

@@ -49,6 +49,11 @@ impl Drop for Stderr {
 
 /// Writes all of `bytes` to a file descriptor, as far as it takes them; false when it does not. Keeps `errno`.
 pub fn write_all(fd: i32, bytes: &[u8]) -> bool {
+    try_write_all(fd, bytes).is_ok()
+}
+
+/// The same, with the system's reason.
+pub(crate) fn try_write_all(fd: i32, bytes: &[u8]) -> Result<(), i32> {
     let _errno = crate::errno::Saved::new();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -56,9 +61,11 @@ pub fn write_all(fd: i32, bytes: &[u8]) -> bool {
         let written = unsafe { libc::write(fd, rest.as_ptr().cast(), rest.len()) };
         if written > 0 {
             rest = &rest[written as usize..];
-        } else if written == 0 || crate::errno::get() != libc::EINTR {
-            return false;
+        } else if written == 0 {
+            return Err(libc::EIO);
+        } else if crate::errno::get() != libc::EINTR {
+            return Err(crate::errno::get());
         }
     }
-    true
+    Ok(())
 }

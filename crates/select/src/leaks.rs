@@ -2,10 +2,12 @@
 
 use crate::api::{self, Level};
 use crate::settings;
-use allokit_platform::file::File;
+use allokit_platform::errno;
+use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_void};
 use core::fmt::Write;
+use core::ptr;
 
 /// What stands for the tracking layer in a build without it; never reached, since [`unknown`] has a reason then.
 #[cfg(not(feature = "track"))]
@@ -17,6 +19,22 @@ mod absent {
     pub(super) fn assert_balanced(_context: &str) -> bool {
         true
     }
+    pub(super) fn visit(_see: &mut dyn FnMut(&super::SiteInfo) -> bool) -> usize {
+        0
+    }
+    pub(super) fn snapshot_take() -> *mut super::c_void {
+        super::ptr::null_mut()
+    }
+    pub(super) unsafe fn snapshot_free(_snapshot: *mut super::c_void) {}
+    pub(super) unsafe fn snapshot_diff(
+        _before: *const super::c_void,
+        _after: *const super::c_void,
+        _json: bool,
+        _out: &mut dyn super::Write,
+    ) -> core::fmt::Result {
+        Ok(())
+    }
+    pub(super) fn profile(_format: super::Profile, _out: &mut super::Draft<'_>) {}
 }
 #[cfg(feature = "track")]
 use crate::tracked;
@@ -70,6 +88,106 @@ pub unsafe fn assert_balanced(context: *const c_char) -> bool {
     tracked::assert_balanced(context)
 }
 
+/// `ak_site_info_t`
+#[repr(C)]
+#[derive(Debug)]
+pub struct SiteInfo {
+    /// The size of this.
+    pub struct_size: usize,
+    /// The file, or null: a return address, or unknown.
+    pub file: *const c_char,
+    /// The function, or null.
+    pub function: *const c_char,
+    /// The line, or 0.
+    pub line: u32,
+    /// The number of the site.
+    pub number: u32,
+    /// The return address, or null.
+    pub address: *const c_void,
+    /// Live blocks and their bytes.
+    pub live_blocks: u64,
+    /// See above.
+    pub live_bytes: u64,
+}
+
+/// `ak_profile_t`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The protocol buffer of pprof.
+    Pprof = 0,
+    /// Folded stacks, a line each.
+    Folded = 1,
+}
+
+/// Whether live blocks are known; sets ENOTSUP if not.
+fn is_known() -> bool {
+    let known = unknown().is_none();
+    if !known {
+        errno::set(errno::ENOTSUP);
+    }
+    known
+}
+
+/// `ak_site_visit`
+pub fn visit(see: &mut dyn FnMut(&SiteInfo) -> bool) -> usize {
+    if is_known() { tracked::visit(see) } else { 0 }
+}
+
+/// `ak_snapshot_take`
+#[must_use]
+pub fn snapshot_take() -> *mut c_void {
+    if !is_known() {
+        return ptr::null_mut();
+    }
+    let snapshot = tracked::snapshot_take();
+    if snapshot.is_null() {
+        errno::set(errno::ENOMEM);
+    }
+    snapshot
+}
+
+/// `ak_snapshot_free`
+///
+/// # Safety
+/// `snapshot` is null or came from [`snapshot_take`], and is used no more.
+pub unsafe fn snapshot_free(snapshot: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { tracked::snapshot_free(snapshot) }
+}
+
+/// `ak_snapshot_diff`, with `after` null for now. False with EINVAL for a null `before`, ENOMEM without memory to look.
+///
+/// # Safety
+/// Both are null or came from [`snapshot_take`] and are live.
+pub unsafe fn snapshot_diff(before: *const c_void, after: *const c_void, json: bool, out: &mut dyn Write) -> bool {
+    if before.is_null() {
+        errno::set(errno::EINVAL);
+        return false;
+    }
+    let now = if after.is_null() { snapshot_take() } else { ptr::null_mut() };
+    let after = if after.is_null() { now.cast_const() } else { after };
+    if after.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's promise; `now` is ours.
+    unsafe {
+        let written = tracked::snapshot_diff(before, after, json, out).is_ok();
+        snapshot_free(now);
+        written
+    }
+}
+
+/// `ak_profile_write`: false with errno when the file cannot be written whole; what was there before stays then.
+#[must_use]
+pub fn profile_write(format: Profile, path: &CStr) -> bool {
+    if !is_known() {
+        return false;
+    }
+    let Some(mut draft) = Draft::begin(path) else { return false };
+    tracked::profile(format, &mut draft);
+    draft.finish()
+}
+
 /// What the environment wants at the end of the process.
 pub fn at_exit() {
     let (stats, leaks) = settings::at_exit();
@@ -78,12 +196,24 @@ pub fn at_exit() {
             None => {
                 let _ = api::stats_write(format, &mut Stderr::new());
             }
-            Some(path) => match File::create(path) {
-                Some(mut file) => {
-                    let _ = api::stats_write(format, &mut file);
+            Some(path) => {
+                let written = Draft::begin(path).is_some_and(|mut draft| {
+                    // A draft tells at its end.
+                    let _ = api::stats_write(format, &mut draft);
+                    draft.finish()
+                });
+                if !written {
+                    complain_of("ALLOKIT_STATS", path, "the statistics are lost");
                 }
-                None => complain_of(path),
-            },
+            }
+        }
+    }
+    if let Some((format, path)) = settings::profile_at_exit() {
+        if let Some(reason) = unknown() {
+            let mut out = Stderr::new();
+            let _ = writeln!(out, "allokit: ALLOKIT_PROFILE: nothing is known: {reason}");
+        } else if !profile_write(format, path) {
+            complain_of("ALLOKIT_PROFILE", path, "the profile is lost");
         }
     }
     if leaks {
@@ -91,8 +221,8 @@ pub fn at_exit() {
     }
 }
 
-fn complain_of(path: &CStr) {
+fn complain_of(setting: &str, path: &CStr, what: &str) {
     let mut out = Stderr::new();
     let path = path.to_str().unwrap_or("(not UTF-8)");
-    let _ = writeln!(out, "allokit: ALLOKIT_STATS: cannot write {path}; the statistics are lost");
+    let _ = writeln!(out, "allokit: {setting}: cannot write {path}; {what}");
 }

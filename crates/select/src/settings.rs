@@ -2,6 +2,7 @@
 
 use crate::Selected;
 use crate::api::Level;
+use crate::leaks::Profile;
 use allokit_core::Backend;
 use allokit_platform::{env, stderr::Stderr};
 use allokit_report::Format;
@@ -49,7 +50,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 4] = [None; 4];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 5] = [None; 5];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -77,6 +78,12 @@ pub fn read_environment() {
         && !matches!(value.to_bytes(), b"" | b"0" | b"1")
     {
         complaints[3] = Some(("ALLOKIT_LEAKS", value, "0, 1"));
+    }
+    if let Some(value) = env::var(c"ALLOKIT_PROFILE")
+        && !value.is_empty()
+        && profile_target(value).is_none()
+    {
+        complaints[4] = Some(("ALLOKIT_PROFILE", value, "pprof:path, folded:path"));
     }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
@@ -139,6 +146,24 @@ fn stats_target(value: &'static CStr) -> Option<(Format, Option<&'static CStr>)>
         None => None,
     };
     Some((format, path))
+}
+
+/// The format and the path of an `ALLOKIT_PROFILE`.
+fn profile_target(value: &'static CStr) -> Option<(Profile, &'static CStr)> {
+    let bytes = value.to_bytes_with_nul();
+    let colon = bytes.iter().position(|byte| *byte == b':')?;
+    let format = match &bytes[..colon] {
+        b"pprof" => Profile::Pprof,
+        b"folded" => Profile::Folded,
+        _ => return None,
+    };
+    let path = CStr::from_bytes_with_nul(&bytes[colon + 1..]).ok()?;
+    (!path.is_empty()).then_some((format, path))
+}
+
+/// The profile that is asked for at the end of the process.
+pub fn profile_at_exit() -> Option<(Profile, &'static CStr)> {
+    env::var(c"ALLOKIT_PROFILE").and_then(profile_target)
 }
 
 /// What is asked for at the end of the process: the statistics' format and path, and whether leaks are wanted.

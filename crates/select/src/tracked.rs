@@ -2,10 +2,15 @@
 
 use crate::Selected;
 use crate::api::{Origin, Source};
+use crate::leaks::{Profile, SiteInfo};
 use allokit_core::{Backend, Stats};
+use allokit_platform::clock;
+use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
 use allokit_report::fault;
-use allokit_track::{Leaks, Since, SiteId, Tracked, sites};
+use allokit_track::{Leaks, Since, SiteId, Snapshot, Tracked, sites};
+use core::ffi::{CStr, c_void};
+use core::{fmt, ptr};
 
 type Layer = Tracked<Selected>;
 
@@ -40,6 +45,69 @@ pub(crate) fn assert_balanced(context: &str) -> bool {
     }
     fault::act(|out| leaks.write(out, Some(&context)));
     false
+}
+
+/// See [`crate::leaks::visit`]: the most bytes first.
+pub(crate) fn visit(see: &mut dyn FnMut(&SiteInfo) -> bool) -> usize {
+    let leaks = Leaks::take(Since::Start);
+    let mut seen = 0;
+    for row in leaks.rows() {
+        let place = row.site.place();
+        seen += 1;
+        let info = SiteInfo {
+            struct_size: size_of::<SiteInfo>(),
+            file: place.file.map_or(ptr::null(), CStr::as_ptr),
+            function: place.function.map_or(ptr::null(), CStr::as_ptr),
+            line: place.line,
+            number: row.site.number(),
+            address: ptr::without_provenance(place.caller),
+            live_blocks: row.blocks,
+            live_bytes: row.bytes,
+        };
+        if !see(&info) {
+            break;
+        }
+    }
+    seen
+}
+
+/// See [`crate::leaks::snapshot_take`].
+pub(crate) fn snapshot_take() -> *mut c_void {
+    Snapshot::take().map_or(ptr::null_mut(), Snapshot::into_raw).cast()
+}
+
+/// See [`crate::leaks::snapshot_free`].
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn snapshot_free(snapshot: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { Snapshot::free(snapshot.cast()) }
+}
+
+/// See [`crate::leaks::snapshot_diff`].
+///
+/// # Safety
+/// Both are live snapshots.
+pub(crate) unsafe fn snapshot_diff(
+    before: *const c_void,
+    after: *const c_void,
+    json: bool,
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
+    // SAFETY: the caller's promise.
+    let (before, after) = unsafe { (&*before.cast::<Snapshot>(), &*after.cast::<Snapshot>()) };
+    let diff = before.diff(after);
+    if json { diff.write_json(out) } else { diff.write_text(out) }
+}
+
+/// See [`crate::leaks::profile_write`].
+pub(crate) fn profile(format: Profile, out: &mut Draft<'_>) {
+    match format {
+        Profile::Pprof => allokit_track::write_pprof(clock::unix_ns(), &mut |bytes| out.add(bytes)),
+        // A draft tells at its end whether all went well.
+        Profile::Folded => drop(allokit_track::write_folded(out)),
+    }
 }
 
 impl Origin {

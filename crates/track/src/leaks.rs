@@ -100,6 +100,16 @@ impl Leaks {
         unsafe { slice::from_raw_parts(self.rows, self.used) }
     }
 
+    /// Puts the rows into the order of their sites; `None` when there are none because there was no memory for them.
+    pub(crate) fn sort_by_site(&mut self) -> Option<()> {
+        if self.rows.is_null() {
+            return None;
+        }
+        // SAFETY: `used` rows of the mapping are filled.
+        unsafe { slice::from_raw_parts_mut(self.rows, self.used) }.sort_unstable_by_key(|row| row.site);
+        Some(())
+    }
+
     /// Writes the table; with a context, in the words of `ak_assert_balanced`.
     ///
     /// # Errors

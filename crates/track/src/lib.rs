@@ -19,14 +19,18 @@ mod fault;
 mod header;
 mod leaks;
 mod live;
+mod profile;
 pub mod sites;
+mod snapshot;
 mod threads;
 
 #[cfg(test)]
 mod tests;
 
 pub use leaks::{Leaks, Since, SiteCount, mark};
+pub use profile::{write_folded, write_pprof};
 pub use sites::SiteId;
+pub use snapshot::{Diff, Snapshot};
 
 use allokit_core::{Backend, Known, MIN_ALIGN, Stats};
 use allokit_platform::{Lock, errno, fork};

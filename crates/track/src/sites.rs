@@ -271,6 +271,81 @@ fn find_or_add(hash: u64, same: impl Fn(&Entry) -> bool, make: impl FnOnce() -> 
     SiteId(id)
 }
 
+/// What is known of a site.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// The file, unless the site is a return address.
+    pub file: Option<&'static CStr>,
+    /// The function, where it is known.
+    pub function: Option<&'static CStr>,
+    /// The line; 0 for a return address.
+    pub line: u32,
+    /// The return address, else 0.
+    pub caller: usize,
+}
+
+impl SiteId {
+    /// What is known of the site; nothing of [`SiteId::UNKNOWN`]. The texts stay for the life of the process.
+    #[must_use]
+    pub fn place(self) -> Place {
+        let Some(entry) = entry(self.0) else { return Place::default() };
+        // SAFETY: the texts of an entry are null or copies for good.
+        let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) });
+        Place { file: text(entry.file), function: text(entry.function), line: entry.line, caller: entry.caller }
+    }
+
+    /// The site as a JSON object: `file`, `line` and `function`, or `address`, `module`, `symbol` and `offset`, as far as
+    /// they are known; empty for the unknown site.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_json(self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let place = self.place();
+        if place.caller != 0 {
+            write!(out, "{{\"address\":\"{:#x}\"", place.caller)?;
+            if let Some(found) = symbol::of(place.caller - 1) {
+                out.write_str(",\"module\":")?;
+                write_json_text(found.module.to_bytes(), out)?;
+                if let Some(name) = found.name {
+                    out.write_str(",\"symbol\":")?;
+                    write_json_text(name.to_bytes(), out)?;
+                }
+                write!(out, ",\"offset\":{}", found.offset)?;
+            }
+            return out.write_str("}");
+        }
+        out.write_str("{")?;
+        if let Some(file) = place.file {
+            out.write_str("\"file\":")?;
+            write_json_text(file.to_bytes(), out)?;
+            write!(out, ",\"line\":{}", place.line)?;
+        }
+        if let Some(function) = place.function {
+            out.write_str(",\"function\":")?;
+            write_json_text(function.to_bytes(), out)?;
+        }
+        out.write_str("}")
+    }
+}
+
+/// A JSON string; what is not UTF-8 becomes U+FFFD.
+fn write_json_text(bytes: &[u8], out: &mut dyn fmt::Write) -> fmt::Result {
+    out.write_str("\"")?;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => write!(out, "\\{c}")?,
+                c if c < ' ' => write!(out, "\\u{:04x}", c as u32)?,
+                c => out.write_char(c)?,
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.write_char('\u{fffd}')?;
+        }
+    }
+    out.write_str("\"")
+}
+
 /// The site as people read it: `file:line (function)`, `file:line`, `module(symbol+0x1f)`, `module(+0x1234)`.
 impl fmt::Display for SiteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -304,7 +379,7 @@ fn write_caller(address: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "+{:#x})", found.offset)
 }
 
-fn write_text(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_text(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         f.write_str(chunk.valid())?;
         if !chunk.invalid().is_empty() {

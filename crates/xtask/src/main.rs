@@ -20,6 +20,7 @@ mod test_consumers;
 mod test_instr;
 mod test_misuse;
 mod test_preload;
+mod test_profile;
 mod test_rust;
 mod tools;
 

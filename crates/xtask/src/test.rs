@@ -3,7 +3,7 @@
 use crate::case::{Case, LeftOut};
 use crate::{
     build, proof, test_arena, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload,
-    test_rust, tools,
+    test_profile, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -41,6 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
     cases.extend(test_preload::cases());
+    cases.extend(test_profile::cases());
     cases.extend(test_bench::cases());
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
@@ -112,6 +113,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         "mutants",
         "header/",
         "preload/",
+        "profile/",
         "bench/",
     ]) {
         tools::need(&["gcc", "g++", "clang", "make", "ld", "objcopy", "ar"])?;

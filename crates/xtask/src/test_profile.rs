@@ -1,0 +1,222 @@
+//! What the tracker tells of live blocks (tests/profile): sites, snapshots and their differences, profiles, against what
+//! the program is known to have allocated; the pprof file is read by another implementation of protocol buffers.
+
+use crate::build::{self, BACKENDS};
+use crate::case::Case;
+use crate::tools;
+use anyhow::{Context, Result, ensure};
+use prost::Message;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The cases of this module.
+pub fn cases() -> Vec<Case> {
+    BACKENDS.into_iter().map(|backend| Case::new(format!("profile/{backend}"), move || profile(backend))).collect()
+}
+
+/// The parts of pprof's profile.proto that are used, as that file numbers them.
+#[derive(Clone, PartialEq, Message)]
+struct Profile {
+    #[prost(message, repeated, tag = "1")]
+    sample_type: Vec<ValueType>,
+    #[prost(message, repeated, tag = "2")]
+    sample: Vec<Sample>,
+    #[prost(message, repeated, tag = "4")]
+    location: Vec<Location>,
+    #[prost(message, repeated, tag = "5")]
+    function: Vec<Function>,
+    #[prost(string, repeated, tag = "6")]
+    string_table: Vec<String>,
+    #[prost(int64, tag = "9")]
+    time_nanos: i64,
+    #[prost(int64, tag = "14")]
+    default_sample_type: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ValueType {
+    #[prost(int64, tag = "1")]
+    kind: i64,
+    #[prost(int64, tag = "2")]
+    unit: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Sample {
+    #[prost(uint64, repeated, tag = "1")]
+    location_id: Vec<u64>,
+    #[prost(int64, repeated, tag = "2")]
+    value: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Location {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "3")]
+    address: u64,
+    #[prost(message, repeated, tag = "4")]
+    line: Vec<Line>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Line {
+    #[prost(uint64, tag = "1")]
+    function_id: u64,
+    #[prost(int64, tag = "2")]
+    line: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Function {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(int64, tag = "2")]
+    name: i64,
+    #[prost(int64, tag = "4")]
+    filename: i64,
+}
+
+const GROW: &str = "grow \"here\".c";
+
+/// The program, with call sites, or without so that its sites are return addresses.
+fn compile(backend: &str, sites: bool, folder: &Path) -> Result<PathBuf> {
+    tools::need(&["gcc"])?;
+    let library = build::build(backend, true, None)?.static_lib;
+    let program = folder.join(if sites { "profile" } else { "plain" });
+    let mut command = Command::new("gcc");
+    command.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-pthread", "-rdynamic"]);
+    command.args(sites.then_some("-DAK_TRACK")).arg("-I").arg(build::root().join("include"));
+    command.arg(build::root().join("tests/profile/profile.c")).arg(library).args(["-ldl", "-lm", "-o"]).arg(&program);
+    tools::output(&mut command)?;
+    Ok(program)
+}
+
+fn profile(backend: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = compile(backend, true, folder.path())?;
+    let run = |program: &Path, arguments: &[&str], environment: &[(&str, &str)]| -> Result<tools::Done> {
+        let mut command = Command::new(program);
+        command.args(arguments).env_remove("ALLOKIT_TRACK").envs(environment.iter().copied());
+        let done = tools::attempt(&mut command)?;
+        ensure!(done.success, "{arguments:?}: {}\n{}", done.ending, done.all());
+        Ok(done)
+    };
+    let place = folder.path().to_str().context("a folder's name is UTF-8")?;
+    let sites = [("ALLOKIT_TRACK", "sites")];
+    run(&program, &["changes", place], &sites)?;
+    run(&program, &["untracked"], &[])?;
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).with_context(|| name.to_string());
+
+    // Three blocks of 1000 bytes and one of 50000; two more and that one freed; that one again.
+    let text = read("first-second.txt")?;
+    let lines: Vec<&str> = text.lines().collect();
+    ensure!(lines.first() == Some(&"allokit: +1 blocks, -48000 bytes since the snapshot, at 2 call sites"), "{text}");
+    let words: Vec<Vec<&str>> = lines.iter().map(|line| line.split_whitespace().collect()).collect();
+    ensure!(words.get(2).is_some_and(|row| row[..4] == ["+2", "+2000", "5", "5000"]), "{text}");
+    ensure!(lines[2].ends_with("grow \"here\".c:100 (grow)"), "{text}");
+    ensure!(words.get(3).is_some_and(|row| row[..4] == ["-1", "-50000", "0", "0"]), "{text}");
+    ensure!(lines[3].ends_with("once.c:200 (once)") && lines.len() == 4, "{text}");
+    let back = read("second-first.txt")?;
+    ensure!(back.starts_with("allokit: -1 blocks, +48000 bytes since the snapshot, at 2 call sites\n"), "{back}");
+    let now = read("first-now.txt")?;
+    ensure!(now.starts_with("allokit: +2 blocks, +2000 bytes") && !now.contains("once.c"), "{now}");
+    let same = "allokit: +0 blocks, +0 bytes since the snapshot, at 0 call sites\n";
+    ensure!(read("same.txt")? == same, "{}", read("same.txt")?);
+
+    let json: serde_json::Value = serde_json::from_str(&read("first-second.json")?)?;
+    let wanted = serde_json::json!({"blocks": 1, "bytes": -48000, "sites": [
+        {"site": {"file": GROW, "line": 100, "function": "grow"}, "blocks": 2, "bytes": 2000,
+         "live_blocks": 5, "live_bytes": 5000, "live_blocks_before": 3, "live_bytes_before": 3000},
+        {"site": {"file": "once.c", "line": 200, "function": "once"}, "blocks": -1, "bytes": -50000,
+         "live_blocks": 0, "live_bytes": 0, "live_blocks_before": 1, "live_bytes_before": 50000},
+    ]});
+    ensure!(json == wanted, "{json}");
+    let json: serde_json::Value = serde_json::from_str(&read("same.json")?)?;
+    ensure!(json == serde_json::json!({"blocks": 0, "bytes": 0, "sites": []}), "{json}");
+
+    let seen = read("sites.txt")?;
+    ensure!(
+        seen.contains(&format!("{GROW}:100 grow 5 5000\n")) && seen.contains("once.c:200 once 1 50000\n"),
+        "{seen}"
+    );
+    ensure!(seen.find("once.c") < seen.find("grow"), "the most bytes come first: {seen}");
+    let folded = read("live.folded")?;
+    ensure!(folded.contains(&format!("grow ({GROW}:100) 5000\n")), "{folded}");
+    let live = samples(&fs::read(folder.path().join("live.pb"))?)?;
+    for wanted in [("grow", GROW, 100, 5, 5000), ("once", "once.c", 200, 1, 50000)] {
+        let (name, file, line, blocks, bytes) = wanted;
+        let found = live.iter().any(|sample| {
+            (&*sample.name, &*sample.file, sample.line) == (name, file, line)
+                && (sample.blocks, sample.bytes) == (blocks, bytes)
+        });
+        ensure!(found, "{wanted:?} is not among {live:?}");
+    }
+
+    // At exit, over what is there already; sites that are return addresses have the function's name.
+    let plain = compile(backend, false, folder.path())?;
+    for (format, name) in [("folded", "exit.folded"), ("pprof", "exit.pb")] {
+        let path = folder.path().join(name);
+        fs::write(&path, "from before")?;
+        let wish = format!("{format}:{}", path.display());
+        run(&plain, &["leave"], &[("ALLOKIT_TRACK", "sites"), ("ALLOKIT_PROFILE", &wish)])?;
+    }
+    let folded = read("exit.folded")?;
+    ensure!(folded.lines().any(|line| line.starts_with("plain(") && line.ends_with(" 4000")), "{folded}");
+    let live = samples(&fs::read(folder.path().join("exit.pb"))?)?;
+    let found = live.iter().any(|sample| sample.bytes == 4000 && sample.address != 0 && sample.file.ends_with("plain"));
+    ensure!(found, "{live:?}");
+
+    let done = run(&program, &["leave"], &[("ALLOKIT_TRACK", "sites"), ("ALLOKIT_PROFILE", "pprof:/no/folder/x")])?;
+    let said = "allokit: ALLOKIT_PROFILE: cannot write /no/folder/x; the profile is lost\n";
+    ensure!(done.stderr == said, "{}", done.stderr);
+    let done = run(&program, &["leave"], &[("ALLOKIT_PROFILE", "xml:file")])?;
+    let said = "allokit: ALLOKIT_PROFILE=xml:file is not known; valid: pprof:path, folded:path\n";
+    ensure!(done.stderr == said, "{}", done.stderr);
+    let done = run(&program, &["leave"], &[("ALLOKIT_PROFILE", "pprof:/tmp/x")])?;
+    ensure!(done.stderr.contains("nothing is known: tracking is off"), "{}", done.stderr);
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Live {
+    name: String,
+    file: String,
+    line: i64,
+    address: u64,
+    blocks: i64,
+    bytes: i64,
+}
+
+/// What a pprof file holds.
+fn samples(bytes: &[u8]) -> Result<Vec<Live>> {
+    let profile = Profile::decode(bytes).context("the pprof file cannot be read")?;
+    let text = |index: i64| profile.string_table.get(index as usize).cloned().context("a string is missing");
+    let mut kinds = Vec::new();
+    for kind in &profile.sample_type {
+        kinds.push((text(kind.kind)?, text(kind.unit)?));
+    }
+    ensure!(text(0)?.is_empty(), "the first string must be empty");
+    ensure!(kinds == [("inuse_objects".into(), "count".into()), ("inuse_space".into(), "bytes".into())], "{kinds:?}");
+    ensure!(text(profile.default_sample_type)? == "inuse_space", "{}", profile.default_sample_type);
+    ensure!(profile.time_nanos > 1_700_000_000_000_000_000, "the time is {}", profile.time_nanos);
+    let mut live = Vec::new();
+    for sample in &profile.sample {
+        let location = profile.location.iter().find(|location| [location.id] == *sample.location_id);
+        let location = location.context("a sample has no location")?;
+        let line = location.line.first().context("a location has no line")?;
+        let function = profile.function.iter().find(|function| function.id == line.function_id);
+        let function = function.context("a line has no function")?;
+        let [blocks, bytes] = sample.value[..] else { anyhow::bail!("{:?} are not two values", sample.value) };
+        live.push(Live {
+            name: text(function.name)?,
+            file: text(function.filename)?,
+            line: line.line,
+            address: location.address,
+            blocks,
+            bytes,
+        });
+    }
+    Ok(live)
+}

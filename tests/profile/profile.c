@@ -1,0 +1,136 @@
+/*
+ * profile.c - what the tracker tells of live blocks: sites, snapshots, profiles. To be run with ALLOKIT_TRACK=sites, except
+ * `untracked`. Usage: profile changes FOLDER | profile untracked | profile leave
+ */
+#include "alloc.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(what)                                                          \
+    do {                                                                     \
+        if (!(what)) {                                                       \
+            fprintf(stderr, "%s:%d: %s is not so\n", __FILE__, __LINE__, #what); \
+            exit(1);                                                         \
+        }                                                                    \
+    } while (0)
+
+enum { MOST = 16 };
+static void *kept[MOST];
+static int count;
+
+static void grow(int blocks) {
+#line 100 "grow \"here\".c"
+    for (int i = 0; i < blocks; i++) kept[count++] = ak_alloc(1000);
+}
+#line 31 "profile.c"
+
+static void *once(void) {
+#line 200 "once.c"
+    return ak_alloc(50000);
+}
+#line 37 "profile.c"
+
+static void to_file(const char *text, size_t length, void *arg) {
+    fwrite(text, 1, length, (FILE *)arg);
+}
+
+static bool show(const ak_site_info_t *site, void *arg) {
+    CHECK(site->struct_size >= sizeof *site);
+    fprintf((FILE *)arg, "%s:%u %s %llu %llu\n", site->file ? site->file : "-", (unsigned)site->line,
+            site->function ? site->function : "-", (unsigned long long)site->live_blocks,
+            (unsigned long long)site->live_bytes);
+    return true;
+}
+
+static bool stop(const ak_site_info_t *site, void *arg) {
+    (void)site;
+    (void)arg;
+    return false;
+}
+
+static FILE *open_in(const char *folder, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    CHECK(file != NULL);
+    return file;
+}
+
+static void changes(const char *folder) {
+    char path[4096];
+    grow(3);
+    void *big = once();
+    ak_snapshot_t *first = ak_snapshot_take();
+    CHECK(first != NULL);
+    grow(2);
+    ak_free(big);
+    ak_snapshot_t *second = ak_snapshot_take();
+    CHECK(second != NULL);
+    big = once();
+    struct { const char *name; const ak_snapshot_t *from, *to; ak_format_t format; } diffs[] = {
+        {"first-second.txt", first, second, AK_TEXT}, {"first-second.json", first, second, AK_JSON},
+        {"first-now.txt", first, NULL, AK_TEXT},      {"second-first.txt", second, first, AK_TEXT},
+        {"same.txt", first, first, AK_TEXT},          {"same.json", second, second, AK_JSON},
+    };
+    for (size_t i = 0; i < sizeof diffs / sizeof diffs[0]; i++) {
+        FILE *file = open_in(folder, diffs[i].name);
+        CHECK(ak_snapshot_diff(diffs[i].from, diffs[i].to, diffs[i].format, to_file, file));
+        fclose(file);
+    }
+    errno = 0;
+    CHECK(!ak_snapshot_diff(NULL, second, AK_TEXT, to_file, stderr) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_snapshot_diff(first, second, AK_PROMETHEUS, to_file, stderr) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_snapshot_diff(first, second, AK_TEXT, NULL, NULL) && errno == EINVAL);
+
+    FILE *file = open_in(folder, "sites.txt");
+    CHECK(ak_site_visit(show, file) >= 2);
+    fclose(file);
+    CHECK(ak_site_visit(stop, NULL) == 1);
+    errno = 0;
+    CHECK(ak_site_visit(NULL, NULL) == 0 && errno == EINVAL);
+
+    snprintf(path, sizeof path, "%s/live.pb", folder);
+    CHECK(ak_profile_write(AK_PPROF, path));
+    snprintf(path, sizeof path, "%s/live.folded", folder);
+    CHECK(ak_profile_write(AK_FOLDED, path));
+    errno = 0;
+    CHECK(!ak_profile_write(AK_HTML, path) && errno == ENOTSUP);
+    errno = 0;
+    CHECK(!ak_profile_write((ak_profile_t)7, path) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_profile_write(AK_PPROF, NULL) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_profile_write(AK_PPROF, "/dev/full") && errno == ENOSPC);
+    errno = 0;
+    CHECK(!ak_profile_write(AK_PPROF, "/nonexistent/folder/live.pb") && errno == ENOENT);
+
+    ak_snapshot_free(first);
+    ak_snapshot_free(second);
+    ak_snapshot_free(NULL);
+    ak_free(big);
+    while (count > 0) ak_free(kept[--count]);
+}
+
+/* Nothing is known: every function says so and none crashes. */
+static void untracked(void) {
+    errno = 0;
+    CHECK(ak_snapshot_take() == NULL && errno == ENOTSUP);
+    errno = 0;
+    CHECK(ak_site_visit(show, stderr) == 0 && errno == ENOTSUP);
+    errno = 0;
+    CHECK(!ak_profile_write(AK_FOLDED, "/dev/null") && errno == ENOTSUP);
+    ak_snapshot_free(NULL);
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc > 1);
+    if (strcmp(argv[1], "changes") == 0) changes(argv[2]);
+    if (strcmp(argv[1], "untracked") == 0) untracked();
+    if (strcmp(argv[1], "leave") == 0) grow(4);
+    return 0;
+}

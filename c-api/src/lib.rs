@@ -415,15 +415,15 @@ pub unsafe extern "C" fn ak_site_visit(see: SiteFn, arg: *mut c_void) -> usize {
 
 /// See `ak_snapshot_take` in alloc.h.
 #[unsafe(no_mangle)]
-pub extern "C" fn ak_snapshot_take() -> *mut c_void {
+pub extern "C" fn ak_snapshot_take() -> *mut leaks::RawSnapshot {
     leaks::snapshot_take()
 }
 
 /// See `ak_snapshot_diff` in alloc.h.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ak_snapshot_diff(
-    before: *const c_void,
-    after: *const c_void,
+    before: *const leaks::RawSnapshot,
+    after: *const leaks::RawSnapshot,
     format: u32,
     write: WriteFn,
     arg: *mut c_void,
@@ -439,7 +439,7 @@ pub unsafe extern "C" fn ak_snapshot_diff(
 
 /// See `ak_snapshot_free` in alloc.h.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ak_snapshot_free(snapshot: *mut c_void) {
+pub unsafe extern "C" fn ak_snapshot_free(snapshot: *mut leaks::RawSnapshot) {
     // SAFETY: the C caller's promise.
     unsafe { leaks::snapshot_free(snapshot) }
 }

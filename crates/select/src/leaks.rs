@@ -22,13 +22,13 @@ mod absent {
     pub(super) fn visit(_see: &mut dyn FnMut(&super::SiteInfo) -> bool) -> usize {
         0
     }
-    pub(super) fn snapshot_take() -> *mut super::c_void {
+    pub(super) fn snapshot_take() -> *mut super::RawSnapshot {
         super::ptr::null_mut()
     }
-    pub(super) unsafe fn snapshot_free(_snapshot: *mut super::c_void) {}
+    pub(super) unsafe fn snapshot_free(_snapshot: *mut super::RawSnapshot) {}
     pub(super) unsafe fn snapshot_diff(
-        _before: *const super::c_void,
-        _after: *const super::c_void,
+        _before: *const super::RawSnapshot,
+        _after: *const super::RawSnapshot,
         _json: bool,
         _out: &mut dyn super::Write,
     ) -> core::fmt::Result {
@@ -110,6 +110,13 @@ pub struct SiteInfo {
     pub live_bytes: u64,
 }
 
+/// `ak_snapshot_t`: only ever behind a pointer.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RawSnapshot {
+    _opaque: [u8; 0],
+}
+
 /// `ak_profile_t`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -135,7 +142,7 @@ pub fn visit(see: &mut dyn FnMut(&SiteInfo) -> bool) -> usize {
 
 /// `ak_snapshot_take`
 #[must_use]
-pub fn snapshot_take() -> *mut c_void {
+pub fn snapshot_take() -> *mut RawSnapshot {
     if !is_known() {
         return ptr::null_mut();
     }
@@ -150,7 +157,7 @@ pub fn snapshot_take() -> *mut c_void {
 ///
 /// # Safety
 /// `snapshot` is null or came from [`snapshot_take`], and is used no more.
-pub unsafe fn snapshot_free(snapshot: *mut c_void) {
+pub unsafe fn snapshot_free(snapshot: *mut RawSnapshot) {
     // SAFETY: the caller's promise.
     unsafe { tracked::snapshot_free(snapshot) }
 }
@@ -159,7 +166,12 @@ pub unsafe fn snapshot_free(snapshot: *mut c_void) {
 ///
 /// # Safety
 /// Both are null or came from [`snapshot_take`] and are live.
-pub unsafe fn snapshot_diff(before: *const c_void, after: *const c_void, json: bool, out: &mut dyn Write) -> bool {
+pub unsafe fn snapshot_diff(
+    before: *const RawSnapshot,
+    after: *const RawSnapshot,
+    json: bool,
+    out: &mut dyn Write,
+) -> bool {
     if before.is_null() {
         errno::set(errno::EINVAL);
         return false;

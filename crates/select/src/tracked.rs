@@ -2,14 +2,14 @@
 
 use crate::Selected;
 use crate::api::{Origin, Source};
-use crate::leaks::{Profile, SiteInfo};
+use crate::leaks::{Profile, RawSnapshot, SiteInfo};
 use allokit_core::{Backend, Stats};
 use allokit_platform::clock;
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
 use allokit_report::fault;
 use allokit_track::{Leaks, Since, SiteId, Snapshot, Tracked, sites};
-use core::ffi::{CStr, c_void};
+use core::ffi::CStr;
 use core::{fmt, ptr};
 
 type Layer = Tracked<Selected>;
@@ -72,7 +72,7 @@ pub(crate) fn visit(see: &mut dyn FnMut(&SiteInfo) -> bool) -> usize {
 }
 
 /// See [`crate::leaks::snapshot_take`].
-pub(crate) fn snapshot_take() -> *mut c_void {
+pub(crate) fn snapshot_take() -> *mut RawSnapshot {
     Snapshot::take().map_or(ptr::null_mut(), Snapshot::into_raw).cast()
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn snapshot_take() -> *mut c_void {
 ///
 /// # Safety
 /// As there.
-pub(crate) unsafe fn snapshot_free(snapshot: *mut c_void) {
+pub(crate) unsafe fn snapshot_free(snapshot: *mut RawSnapshot) {
     // SAFETY: the caller's promise.
     unsafe { Snapshot::free(snapshot.cast()) }
 }
@@ -90,8 +90,8 @@ pub(crate) unsafe fn snapshot_free(snapshot: *mut c_void) {
 /// # Safety
 /// Both are live snapshots.
 pub(crate) unsafe fn snapshot_diff(
-    before: *const c_void,
-    after: *const c_void,
+    before: *const RawSnapshot,
+    after: *const RawSnapshot,
     json: bool,
     out: &mut dyn fmt::Write,
 ) -> fmt::Result {

@@ -8,7 +8,7 @@ use core::fmt;
 pub struct Others {
     /// As `free`.
     pub free: unsafe fn(*mut u8),
-    /// As `realloc`; the size is not 0.
+    /// As `realloc`, `errno` included; the size is not 0.
     pub realloc: unsafe fn(*mut u8, usize) -> *mut u8,
     /// As `malloc_usable_size`.
     pub usable_size: unsafe fn(*const u8) -> usize,
@@ -130,6 +130,9 @@ pub unsafe trait Backend: 'static {
         let _ = ptr;
         false
     }
+
+    /// Whether [`Backend::set_others`] does something.
+    const HANDS_ON: bool = false;
 
     /// Whether `ptr` lies in memory of this backend, live or not; `None` where it cannot tell.
     fn owns(ptr: *const u8) -> Option<bool> {

@@ -6,7 +6,7 @@
 
 use crate::sync::{AtomicPtr, Ordering};
 use crate::table::{self, Word};
-use crate::{errno, invalid, runs};
+use crate::{invalid, runs};
 use allokit_core::Others;
 use core::ptr;
 
@@ -50,11 +50,7 @@ pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
 #[cold]
 pub(crate) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    let block = unsafe { (others(ptr, "realloc").realloc)(ptr, size) };
-    if block.is_null() {
-        errno::set(errno::ENOMEM);
-    }
-    block
+    unsafe { (others(ptr, "realloc").realloc)(ptr, size) }
 }
 
 /// # Safety

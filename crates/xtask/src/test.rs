@@ -2,8 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload,
-    test_rust, tools,
+    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_heap, test_instr, test_misuse,
+    test_preload, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -37,6 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(proof::cases());
     cases.extend(test_conformance::cases());
     cases.extend(test_arena::cases());
+    cases.extend(test_heap::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
@@ -105,6 +106,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         |prefixes: &[&str]| cases.iter().any(|case| prefixes.iter().any(|prefix| case.name.starts_with(prefix)));
     if wants(&[
         "arena/",
+        "heap/",
         "conformance/",
         "misuse/",
         "instructions/",

@@ -200,12 +200,13 @@ TEST(heap_wrong_pointers) {
     ak_free(opaque_pointer(large + 64));
     CHECK(errno == 5 && ak_fault_count() == had + 7);
     CHECK(strcmp(p, "kept") == 0 && stats_of(heap).block_count == 2 && ak_heap_check(heap) == 0);
+    void *again = opaque_pointer(p), *twice = opaque_pointer(p), *thrice = opaque_pointer(p);
     ak_heap_free(heap, p);
-    ak_heap_free(heap, opaque_pointer(p));
-    ak_free(opaque_pointer(p));
+    ak_heap_free(heap, again);
+    ak_free(again);
     CHECK(ak_fault_count() == had + 9);
     errno = 0;
-    CHECK(ak_realloc(opaque_pointer(p), 10) == NULL && errno == EINVAL && ak_usable_size(opaque_pointer(p)) == 0);
+    CHECK(ak_realloc(twice, 10) == NULL && errno == EINVAL && ak_usable_size(thrice) == 0);
     CHECK(ak_fault_count() == had + 11);
     ak_heap_free(heap, large);
     ak_free(opaque_pointer(large));
@@ -223,13 +224,13 @@ TEST(heap_wrong_pointers) {
 CHILD(child_heap_misuse) {
     const char *which = getenv("MISUSE");
     ak_heap_t *heap = heap_of("requests", 0, NULL);
-    char *p = (char *)ak_heap_alloc(heap, 32);
+    void *p = ak_heap_alloc(heap, 32), *again = opaque_pointer(p);
     if (strcmp(which, "free") == 0) {
         ak_heap_free(heap, p);
-        ak_heap_free(heap, opaque_pointer(p));
+        ak_heap_free(heap, again);
     } else if (strcmp(which, "general") == 0) {
         ak_free(p);
-        ak_free(opaque_pointer(p));
+        ak_free(again);
     } else {
         ak_heap_t *child = heap_of("child", 0, heap);
         CHECK(child != NULL && !ak_heap_destroy(heap));
@@ -482,6 +483,9 @@ TEST(heap_leaks_are_found) {
     capture_begin();
     size_t count = ak_leaks_print();
     const char *text = capture_end();
-    CHECK_MSG(count >= 1 && strstr(text, "heaps.c") != NULL, "%zu: %s", count, text);
+    CHECK_MSG(count >= 1, "%zu: %s", count, text);
+#ifdef AK_TRACK
+    CHECK_MSG(strstr(text, "heaps.c") != NULL, "%s", text);
+#endif
     CHECK(ak_heap_destroy(heap) && ak_assert_balanced("heaps") && ak_fault_count() == 0);
 }

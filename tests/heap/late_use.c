@@ -20,9 +20,14 @@ int main(int argc, char **argv) {
     if (large == NULL || large[99999] != 0 || strcmp(text, "a text in a heap") != 0) return 3;
     if (ak_heap_check(heap) != 0) return 4;
     if (argc > 1) {
-        if (strcmp(argv[1], "late") == 0) ak_heap_free(heap, text);
-        if (strcmp(argv[1], "reset") == 0) ak_heap_reset(heap);
-        if (text[3] == 'e') puts("e"); /* LATE */
+        volatile char *late = text;
+        if (strcmp(argv[1], "late") == 0) {
+            ak_heap_free(heap, text);
+        } else {
+            ak_heap_reset(heap);
+        }
+        puts("now");
+        if (late[3] == 'e') puts("e"); /* LATE */
     }
     ak_heap_destroy(heap);
     return 0;

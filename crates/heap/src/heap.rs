@@ -483,8 +483,12 @@ impl Raw {
             discharge(h, bytes);
             let current = (*h).current.load(Ordering::Relaxed);
             (*h).current.store(current - bytes, Ordering::Relaxed);
-            (*h).blocks -= 1;
             (*h).frees += 1;
+            (*h).blocks -= 1;
+            if (*h).blocks == 0 && (*h).reserved > SMALL_CHUNKS {
+                // Nothing lives: empty pages must not hold chunks.
+                keep_errno(|| release_spares(h));
+            }
             Ok(())
         }
     }

@@ -14,7 +14,7 @@ use core::{mem, ptr};
 weak_symbol! { fn libc_free = "__libc_free": unsafe extern "C" fn(*mut c_void); }
 weak_symbol! { fn libc_realloc = "__libc_realloc": unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void; }
 
-static OTHERS: Others = Others { free, realloc, usable_size };
+static OTHERS: Others = Others { know_their_own: false, free, realloc, usable_size };
 
 /// Has the backend hand libc's blocks over, where it can tell them from its own.
 pub(crate) fn install() {

@@ -6,6 +6,9 @@ use core::fmt;
 /// What takes the blocks of another allocator, where a backend stands in for libc's. No function keeps `errno`.
 #[derive(Debug)]
 pub struct Others {
+    /// Whether the functions below find out by themselves whether a block is theirs; else they are called only for pointers
+    /// that certainly lie in no memory of the backend, which takes longer.
+    pub know_their_own: bool,
     /// As `free`.
     pub free: unsafe fn(*mut u8),
     /// As `realloc`, `errno` included; the size is not 0.

@@ -37,7 +37,7 @@ pub(crate) struct Page {
     pub listed: bool,
 }
 
-/// The head of a chunk; `live`, `pages_of` and the pages follow.
+/// The head of a chunk. A byte for each slice follows (room for 64), then a page's record for each, then the bits.
 pub(crate) struct Chunk {
     pub heap: AtomicPtr<Raw>,
     /// All chunks of the heap.
@@ -48,17 +48,22 @@ pub(crate) struct Chunk {
     pub roomy_prev: *mut Chunk,
     pub roomy: bool,
     pub units: u8,
-    /// A bit for each free slice, and those of all slices that pages may have.
+    /// How many slices the head has.
+    head: u8,
+    /// A bit for each free slice.
     pub free: u64,
-    pub all: u64,
+    /// The bits of the first slice.
+    live: *mut u64,
 }
 
 /// How many slices a unit has.
 pub(crate) const PER_UNIT: usize = UNIT / SLICE;
 
+const NUMBERS_AT: usize = size_of::<Chunk>();
+const PAGES_AT: usize = NUMBERS_AT + 64;
+
 const fn head_slices(units: usize) -> usize {
-    let slices = units * PER_UNIT;
-    (size_of::<Chunk>() + slices * (8 + 1 + size_of::<Page>()) + 8).div_ceil(SLICE)
+    (PAGES_AT + units * PER_UNIT * (size_of::<Page>() + 8)).div_ceil(SLICE)
 }
 const _: () = assert!(head_slices(1) == 1 && head_slices(4) == 4);
 /// How many slices of a chunk of one unit, and of four, are there for pages.
@@ -71,8 +76,7 @@ impl Chunk {
     /// Makes a run of units a chunk; everything but the lists.
     pub unsafe fn make(start: *mut u8, units: usize, heap: *mut Raw) -> *mut Chunk {
         let chunk = start.cast::<Chunk>();
-        let (slices, head) = (units * PER_UNIT, head_slices(units));
-        let all = (u64::MAX >> (64 - slices)) & (u64::MAX << head);
+        let slices = units * PER_UNIT;
         // SAFETY: the run is the caller's, and large enough for the head.
         unsafe {
             chunk.write(Chunk {
@@ -83,10 +87,11 @@ impl Chunk {
                 roomy_prev: core::ptr::null_mut(),
                 roomy: false,
                 units: units as u8,
-                free: all,
-                all,
+                head: head_slices(units) as u8,
+                free: 0,
+                live: start.add(PAGES_AT + slices * size_of::<Page>()).cast(),
             });
-            Chunk::live(chunk, 0).write_bytes(0, slices);
+            Chunk::clear(chunk);
         }
         space::set_chunk(start, units);
         chunk
@@ -96,36 +101,36 @@ impl Chunk {
     pub unsafe fn clear(chunk: *mut Chunk) {
         // SAFETY: the caller's promise.
         unsafe {
-            (*chunk).free = (*chunk).all;
+            (*chunk).free = Chunk::all(chunk);
             Chunk::live(chunk, 0).write_bytes(0, (*chunk).units as usize * PER_UNIT);
         }
+    }
+
+    /// The bits of all slices that pages may have.
+    pub unsafe fn all(chunk: *mut Chunk) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (u64::MAX >> (64 - (*chunk).units as usize * PER_UNIT)) & (u64::MAX << (*chunk).head) }
     }
 
     /// The bits of a slice.
     #[inline(always)]
     pub unsafe fn live(chunk: *mut Chunk, slice: usize) -> *mut u64 {
-        // SAFETY: the bits follow the head.
-        unsafe { chunk.byte_add(size_of::<Chunk>()).cast::<u64>().add(slice) }
+        // SAFETY: the caller's promise.
+        unsafe { (*chunk).live.add(slice) }
     }
 
     /// The number of the first slice of a slice's page.
     #[inline(always)]
     unsafe fn page_of(chunk: *mut Chunk, slice: usize) -> *mut u8 {
-        // SAFETY: the numbers follow the pages, which follow the bits.
-        unsafe {
-            let slices = (*chunk).units as usize * PER_UNIT;
-            chunk.byte_add(size_of::<Chunk>() + slices * (8 + size_of::<Page>()) + slice).cast()
-        }
+        // SAFETY: the numbers follow the head.
+        unsafe { chunk.byte_add(NUMBERS_AT + slice).cast() }
     }
 
     /// The record of the page whose first slice this is.
     #[inline(always)]
     pub unsafe fn record(chunk: *mut Chunk, first: usize) -> *mut Page {
-        // SAFETY: as above.
-        unsafe {
-            let slices = (*chunk).units as usize * PER_UNIT;
-            chunk.byte_add(size_of::<Chunk>() + slices * 8).cast::<Page>().add(first)
-        }
+        // SAFETY: the records follow the numbers.
+        unsafe { chunk.byte_add(PAGES_AT).cast::<Page>().add(first) }
     }
 
     /// The page that a slice in use belongs to.

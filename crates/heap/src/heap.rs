@@ -9,7 +9,7 @@
 //! limit concerns pays nothing. What a heap has taken in pages (`held`) is limited too, to twice the limit and 64 KiB:
 //! scattered frees cannot pin more.
 //!
-//! Invariants, checked by [`Raw::check`]: `current` is the sum of the usable sizes of live blocks, `blocks` their number;
+//! Invariants, checked by [`Raw::check`]: `current` is the sum of the usable sizes of live blocks, `allocs - frees` their number;
 //! `held` that of all pages and large blocks; a page is in its class's list exactly when it has room; a chunk is in the
 //! list of roomy ones when it has a free slice.
 
@@ -70,7 +70,7 @@ pub struct Raw {
     peak: usize,
     held: usize,
     reserved: usize,
-    blocks: usize,
+    /// The difference is how many blocks live.
     allocs: u64,
     frees: u64,
     failed: u64,
@@ -185,9 +185,17 @@ unsafe fn for_all(mut visit: impl FnMut(*mut Raw)) {
 /// The heap in whose memory an address lies: `None` where no heap's memory is, null where it is no heap's any more.
 #[must_use]
 pub fn find(address: *const u8) -> Option<*mut Raw> {
+    // SAFETY: what the map names.
+    unsafe { heap_of(space::find(address.addr())) }
+}
+
+/// # Safety
+/// It is what the map says of an address.
+#[inline(always)]
+unsafe fn heap_of(found: Found) -> Option<*mut Raw> {
     // SAFETY: what the map names may be looked at: chunks lie in memory that is never unmapped, records in the map.
     unsafe {
-        match space::find(address.addr()) {
+        match found {
             Found::Nothing => None,
             Found::Free => Some(ptr::null_mut()),
             Found::Chunk(chunk) => Some((*chunk).heap.load(Ordering::Relaxed)),
@@ -203,12 +211,16 @@ pub fn find(address: *const u8) -> Option<*mut Raw> {
 /// If it is a live block of a heap, nobody uses it any more.
 #[inline]
 pub unsafe fn free_any(block: *mut u8) -> Option<(Result<()>, *mut Raw)> {
-    let heap = find(block)?;
-    if heap.is_null() {
-        return Some((Err(Error::fault(Kind::Gone, block.addr())), heap));
+    let found = space::find(block.addr());
+    // SAFETY: as in `find`; records live for good; what else the block is is looked at.
+    unsafe {
+        let heap = heap_of(found)?;
+        if heap.is_null() {
+            return Some((Err(Error::fault(Kind::Gone, block.addr())), heap));
+        }
+        let _guard = (*heap).lock.lock();
+        Some((Raw::free_found(heap, block, found), heap))
     }
-    // SAFETY: records live for good; the block is looked at.
-    Some((unsafe { Raw::free(heap, block) }, heap))
 }
 
 /// Every function takes the heap as a pointer: several threads may have it.
@@ -297,7 +309,6 @@ impl Raw {
             peak: 0,
             held: 0,
             reserved: 0,
-            blocks: 0,
             allocs: 0,
             frees: 0,
             failed: 0,
@@ -484,8 +495,7 @@ impl Raw {
             let current = (*h).current.load(Ordering::Relaxed);
             (*h).current.store(current - bytes, Ordering::Relaxed);
             (*h).frees += 1;
-            (*h).blocks -= 1;
-            if (*h).blocks == 0 && (*h).reserved > SMALL_CHUNKS {
+            if (*h).frees == (*h).allocs && (*h).reserved > 4 * UNIT {
                 // Nothing lives: empty pages must not hold chunks.
                 keep_errno(|| release_spares(h));
             }
@@ -643,7 +653,7 @@ impl Raw {
                 reserved: (*h).reserved,
                 total: if (*h).limit == usize::MAX { total } else { (*h).metered.load(Ordering::Relaxed) },
                 limit: if (*h).limit == usize::MAX { 0 } else { (*h).limit },
-                blocks: (*h).blocks,
+                blocks: ((*h).allocs - (*h).frees) as usize,
                 children,
                 allocs: (*h).allocs,
                 frees: (*h).frees,
@@ -727,9 +737,9 @@ impl Raw {
                 reserved += (*chunk).units as usize * UNIT;
                 faults += usize::from((*chunk).heap.load(Ordering::Relaxed) != h);
                 faults += usize::from(space::find(chunk.addr()) != Found::Chunk(chunk));
-                faults += usize::from((*chunk).free & !(*chunk).all != 0);
+                faults += usize::from((*chunk).free & !Chunk::all(chunk) != 0);
                 faults += usize::from((*chunk).free != 0 && !(*chunk).roomy);
-                let mut taken = (*chunk).all & !(*chunk).free;
+                let mut taken = Chunk::all(chunk) & !(*chunk).free;
                 while taken != 0 {
                     let first = taken.trailing_zeros() as usize;
                     let page = Chunk::page(chunk, first);
@@ -780,7 +790,7 @@ impl Raw {
                 faults += usize::from(space::find((*record).start.addr()) != Found::Large(record));
                 record = (*record).next;
             }
-            faults += usize::from(bytes != (*h).current.load(Ordering::Relaxed) || blocks != (*h).blocks);
+            faults += usize::from(bytes != (*h).current.load(Ordering::Relaxed));
             faults += usize::from(held != (*h).held || reserved != (*h).reserved);
             faults += usize::from((*h).allocs - (*h).frees != blocks as u64);
         }
@@ -850,7 +860,6 @@ unsafe fn count(h: *mut Raw, bytes: usize) {
         if current > (*h).peak {
             (*h).peak = current;
         }
-        (*h).blocks += 1;
         (*h).allocs += 1;
     }
 }
@@ -899,7 +908,7 @@ unsafe fn wrong_kind(chunk: *mut Chunk, addr: usize) -> Kind {
     // SAFETY: under the lock of the chunk's heap.
     unsafe {
         let slice = (addr - chunk.addr()) / SLICE;
-        if (*chunk).all & 1 << slice == 0 {
+        if Chunk::all(chunk) & 1 << slice == 0 {
             return Kind::Foreign;
         }
         if (*chunk).free & 1 << slice != 0 {
@@ -924,7 +933,7 @@ unsafe fn around(chunk: *mut Chunk, addr: usize) -> Option<usize> {
     // SAFETY: as above.
     unsafe {
         let slice = (addr - chunk.addr()) / SLICE;
-        if (*chunk).all & !(*chunk).free & 1 << slice == 0 {
+        if Chunk::all(chunk) & !(*chunk).free & 1 << slice == 0 {
             return None;
         }
         let page = Chunk::page(chunk, slice);
@@ -970,23 +979,44 @@ unsafe fn take_block(h: *mut Raw, page: *mut Page) -> *mut u8 {
     // SAFETY: as above.
     unsafe {
         let chunk = (*page).chunk;
+        if (*h).watch {
+            show_next(page);
+        }
         let mut block = (*page).free.cast::<u8>();
         if block.is_null() {
-            let offset = (*page).first as usize * SLICE + (*page).carved as usize * (*page).size as usize;
+            block = chunk.cast::<u8>().add(next_carved(page));
             (*page).carved += 1;
-            block = chunk.cast::<u8>().add(offset);
         } else {
-            if (*h).watch {
-                tools::reveal(block, size_of::<Block>());
-            }
             (*page).free = (*block.cast::<Block>()).next;
-        }
-        if (*h).watch {
-            tools::show(block, (*page).size as usize);
         }
         let (bits, bit) = Chunk::bit(chunk, block.addr() - chunk.addr());
         *bits |= bit;
         block
+    }
+}
+
+/// The offset of the block that is carved next.
+#[inline(always)]
+unsafe fn next_carved(page: *mut Page) -> usize {
+    // SAFETY: as above.
+    unsafe { (*page).first as usize * SLICE + (*page).carved as usize * (*page).size as usize }
+}
+
+/// Tells the tool that the block which the page hands out next may be used; its link may be read.
+#[cold]
+#[inline(never)]
+unsafe fn show_next(page: *mut Page) {
+    // SAFETY: as above.
+    unsafe {
+        let (free, size) = ((*page).free, (*page).size as usize);
+        if free.is_null() {
+            tools::show((*page).chunk.cast::<u8>().add(next_carved(page)), size);
+        } else {
+            tools::reveal(free.cast(), size_of::<Block>());
+            let next = (*free).next;
+            tools::show(free.cast(), size);
+            (*free).next = next;
+        }
     }
 }
 
@@ -1008,8 +1038,15 @@ unsafe fn remove(h: *mut Raw, chunk: *mut Chunk, page: *mut Page, block: *mut u8
         }
         let used = (*page).used - 1;
         (*page).used = used;
-        if used == 0 || !(*page).listed {
+        if !(*page).listed {
             keep_errno(|| room_again(h, page));
+        } else if used == 0 {
+            let list = &raw mut (*h).classes[(*page).class as usize];
+            if (*list).spare.is_null() {
+                (*list).spare = page;
+            } else {
+                keep_errno(|| room_again(h, page));
+            }
         }
     }
 }
@@ -1069,7 +1106,7 @@ unsafe fn release_page(h: *mut Raw, page: *mut Page) {
         let chunk = (*page).chunk;
         (*h).held -= (*page).slices as usize * SLICE;
         (*chunk).free |= mask((*page).first as usize, (*page).slices as usize);
-        if (*chunk).free == (*chunk).all && !((*chunk).next.is_null() && (*chunk).prev.is_null()) {
+        if (*chunk).free == Chunk::all(chunk) && !((*chunk).next.is_null() && (*chunk).prev.is_null()) {
             return release_chunk(h, chunk);
         }
         if !(*chunk).roomy || (*chunk).free.count_ones() as usize >= SLICES_MAX {
@@ -1281,7 +1318,7 @@ unsafe fn new_chunk(h: *mut Raw, slices: usize) -> bool {
 unsafe fn hide_slices(chunk: *mut Chunk) {
     // SAFETY: under the lock; no page is in the chunk.
     unsafe {
-        let head = (*chunk).all.trailing_zeros() as usize * SLICE;
+        let head = Chunk::all(chunk).trailing_zeros() as usize * SLICE;
         tools::hide(chunk.cast::<u8>().add(head), (*chunk).units as usize * UNIT - head);
     }
 }
@@ -1398,8 +1435,7 @@ unsafe fn release_all(h: *mut Raw, keep: bool) {
     unsafe {
         discharge(h, (*h).current.load(Ordering::Relaxed));
         (*h).current.store(0, Ordering::Relaxed);
-        (*h).frees += (*h).blocks as u64;
-        (*h).blocks = 0;
+        (*h).frees = (*h).allocs;
         (*h).held = 0;
         while !(*h).larges.is_null() {
             let record = (*h).larges;

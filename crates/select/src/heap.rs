@@ -51,7 +51,8 @@ fn begin() {
 
 // ---- what ak_free and its like ask ----
 
-static OTHERS: Others = Others { free: others_free, realloc: others_realloc, usable_size: others_usable_size };
+static OTHERS: Others =
+    Others { know_their_own: true, free: others_free, realloc: others_realloc, usable_size: others_usable_size };
 
 /// What the backend itself says of a pointer that it does not know.
 #[cold]

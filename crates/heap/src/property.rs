@@ -37,7 +37,7 @@ enum Call {
 
 fn size() -> impl Strategy<Value = usize> {
     // Each unit of a large block costs the interpreter much.
-    let most = if cfg!(miri) { 60_000 } else { 400_000 };
+    let most: usize = if cfg!(miri) { 60_000 } else { 400_000 };
     prop_oneof![4 => 0..300usize, 3 => 0..5000usize, 2 => 0..40_000usize, 1 => 0..most]
 }
 

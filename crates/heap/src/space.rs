@@ -27,8 +27,8 @@ const RESERVE_MOST: usize = if cfg!(miri) { UNIT << (ORDERS - 1) } else { 64 << 
 /// How much free memory stays at hand.
 const KEEP: usize = 8 << 20;
 
-/// The root of the map has so many entries; under Miri leaves should be small.
-const ROOT: usize = if cfg!(miri) { 1 << 20 } else { 1 << 16 };
+/// The root of the map has so many entries: 2 MiB of zeroes; a leaf, 5 MiB, for each GiB. Under Miri it should be small.
+const ROOT: usize = if cfg!(miri) { 1 << 20 } else { 1 << 18 };
 const UNITS_PER_LEAF: usize = (1 << 48) / ROOT / UNIT;
 
 #[repr(C)]

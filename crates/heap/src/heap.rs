@@ -918,7 +918,7 @@ unsafe fn wrong_kind(chunk: *mut Chunk, addr: usize) -> Kind {
         let offset = addr - chunk.addr() - (*page).first as usize * SLICE;
         if offset / (*page).size as usize >= (*page).carved as usize {
             Kind::Foreign
-        } else if offset % (*page).size as usize == 0 {
+        } else if offset.is_multiple_of((*page).size as usize) {
             Kind::DoubleFree
         } else if around(chunk, addr).is_some() {
             Kind::Inside
@@ -1239,18 +1239,10 @@ unsafe fn take_slices(h: *mut Raw, want: usize, least: usize, size: usize, class
                 }
                 chunk = (*chunk).roomy_next;
             }
-            match attempt {
-                0 => {
-                    if !release_spares(h) && !new_chunk(h, least) {
-                        break;
-                    }
-                }
-                1 => {
-                    if !new_chunk(h, least) {
-                        break;
-                    }
-                }
-                _ => {}
+            // Empty pages of other classes first, then a new chunk; then it must be there.
+            let more = attempt == 0 && release_spares(h) || attempt < 2 && new_chunk(h, least);
+            if !more {
+                break;
             }
         }
         ptr::null_mut()

@@ -131,6 +131,7 @@ impl Heap<'_> {
 
     /// Whether an address lies in a live block of the heap.
     #[must_use]
+    #[allow(clippy::not_unsafe_ptr_arg_deref)] // compared with addresses of the heap's own, never followed
     pub fn owns(&self, address: *const u8) -> bool {
         // SAFETY: the heap lives.
         unsafe { Raw::owns(self.raw.as_ptr(), address) }

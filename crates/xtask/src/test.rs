@@ -46,10 +46,11 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
     }
-    // They take many minutes: the first build Rust's own library, the second interprets a thousand calls.
+    // They take many minutes: the first build Rust's own library, the others interpret many calls.
     for (by_name, how) in [
         ("sanitizer/", "cargo xtask test --only sanitizer, or cargo xtask soak"),
         ("miri/allokit-arena", "cargo xtask test --only miri/allokit-arena"),
+        ("miri/allokit-heap", "cargo xtask test --only miri/allokit-heap"),
     ] {
         if !args.only.iter().any(|word| by_name.starts_with(word.as_str()) || word.starts_with(by_name)) {
             let before = cases.len();

@@ -1,6 +1,6 @@
 # allokit_prefix_header(PREFIX vex OUTPUT <file>): writes a header in which the public names of alloc.h carry a runtime's
 # own prefix: vex_alloc, vex_free, vex_stats_t, VEX_NEW, VEX_JSON. The names are read from alloc.h itself, and from
-# allokit/arena.h, which it includes.
+# allokit/heap.h and allokit/arena.h, which it includes.
 #
 # Functions and macros become macros without arguments: a call vex_alloc(n) reports its own line under AK_TRACK, and
 # &vex_free is a function pointer. Types become typedefs (by their _t and _fn names; struct tags keep theirs).
@@ -34,7 +34,7 @@ function(allokit_prefix_header)
 
   get_property(include_dir GLOBAL PROPERTY ALLOKIT_INCLUDE_DIR)
   set(text "")
-  foreach(part alloc.h allokit/arena.h)
+  foreach(part alloc.h allokit/heap.h allokit/arena.h)
     file(READ "${include_dir}/${part}" more)
     string(APPEND text "${more}")
     if(NOT CMAKE_SCRIPT_MODE_FILE)

@@ -281,6 +281,10 @@ AK_NODISCARD AK_API uint64_t ak_fault_count(void);
 #include "allokit/inline.h"
 #endif
 
+/* ---- heaps ------------------------------------------------------------------------------------------------------ */
+
+#include "allokit/heap.h"
+
 /* ---- arenas, scratch, regions, pools, stacks ------------------------------------------------------------------------- */
 
 #include "allokit/arena.h"

@@ -28,6 +28,7 @@ pub struct ArenaOpts {
     pub flags: u32,
     pub on_grow: Option<arena::OnGrow>,
     pub arg: *mut c_void,
+    pub heap: *mut allokit_heap::Raw,
 }
 
 /// `ak_arena_stats_t`
@@ -88,7 +89,7 @@ const GUARD: u32 = 2;
 
 /// The caller's options, as many bytes of them as it knows; the rest is zero. `None` when they are too short to hold
 /// their own size.
-unsafe fn options<T: Copy>(from: *const T) -> Option<T> {
+pub(crate) unsafe fn options<T: Copy>(from: *const T) -> Option<T> {
     // SAFETY: all options are plain numbers and pointers, for which zero bytes are a value; the caller's struct begins with
     // its size.
     unsafe {
@@ -106,7 +107,7 @@ unsafe fn options<T: Copy>(from: *const T) -> Option<T> {
 }
 
 /// Fills at most as many bytes as the caller's struct has, by its first word, and sets that.
-unsafe fn fill<T: Copy>(to: *mut T, figures: Option<T>) -> bool {
+pub(crate) unsafe fn fill<T: Copy>(to: *mut T, figures: Option<T>) -> bool {
     // SAFETY: as above.
     unsafe {
         let Some(mut figures) = figures else { return false };
@@ -122,14 +123,14 @@ unsafe fn fill<T: Copy>(to: *mut T, figures: Option<T>) -> bool {
     }
 }
 
-fn at(file: *const c_char, line: u32) -> Place {
+pub(crate) fn at(file: *const c_char, line: u32) -> Place {
     Place { file, line }
 }
 
 /// A function, and its form with a place.
 macro_rules! placed {
     ($($name:ident $at:ident = |$here:ident $(, $arg:ident: $type:ty)*| $(-> $result:ty)? $body:block)*) => {$(
-        #[doc = concat!("See `", stringify!($name), "` in arena.h.")]
+        #[doc = concat!("See `", stringify!($name), "` in its header.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
             let $here = Place::NONE;
@@ -137,7 +138,7 @@ macro_rules! placed {
             unsafe { $body }
         }
 
-        #[doc = concat!("See `", stringify!($at), "` in arena.h.")]
+        #[doc = concat!("See `", stringify!($at), "` in its header.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $at($($arg: $type,)* file: *const c_char, line: u32) $(-> $result)? {
             let $here = at(file, line);
@@ -149,7 +150,7 @@ macro_rules! placed {
 
 macro_rules! plain {
     ($($name:ident = |$($arg:ident: $type:ty),*| $(-> $result:ty)? $body:block)*) => {$(
-        #[doc = concat!("See `", stringify!($name), "` in arena.h.")]
+        #[doc = concat!("See `", stringify!($name), "` in its header.")]
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
             // SAFETY: the C caller's promise.
@@ -167,6 +168,17 @@ unsafe fn new_arena(parent: *mut arena::Raw, opts: *const ArenaOpts, here: Place
             errno::set(errno::EINVAL);
             return ptr::null_mut();
         }
+        let source = if opts.heap.is_null() {
+            if fixed { rules::no_source() } else { rules::source(here) }
+        } else {
+            // One owner is enough: an arena in an arena in a heap is that heap's already.
+            if fixed || !parent.is_null() || !opts.parent.is_null() {
+                errno::set(errno::EINVAL);
+                return ptr::null_mut();
+            }
+            let Some(source) = allokit_select::heap::source(opts.heap, here) else { return ptr::null_mut() };
+            source
+        };
         let options = arena::Options {
             label: Label { name: opts.name, file: here.file, line: here.line },
             first_chunk: opts.first_chunk,
@@ -178,7 +190,7 @@ unsafe fn new_arena(parent: *mut arena::Raw, opts: *const ArenaOpts, here: Place
             guard: opts.flags & GUARD != 0 || rules::guards(),
             on_grow: opts.on_grow,
             argument: opts.arg,
-            source: if fixed { rules::no_source() } else { rules::source(here) },
+            source,
         };
         arenas::new(if parent.is_null() { opts.parent } else { parent }, &options, here)
     }

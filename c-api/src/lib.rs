@@ -6,9 +6,12 @@
 #![cfg_attr(test, allow(dead_code))] // a test program has no load and exit hooks
 #![allow(clippy::missing_safety_doc)] // alloc.h says what each function wants
 
+#[macro_use]
 mod arena;
+mod heap;
 
 pub use arena::*;
+pub use heap::*;
 
 use allokit_core::{Backend, Site, Stats};
 use allokit_platform::{errno, stderr::Stderr, symbol};

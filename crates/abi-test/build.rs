@@ -6,10 +6,12 @@ use std::{env, fs, panic};
 use syn::{ForeignItem, Item, ReturnType};
 
 /// The header's structs, and the paths of their Rust twins.
-const STRUCTS: [(&str, &str); 11] = [
+const STRUCTS: [(&str, &str); 13] = [
     ("ak_stats", "allokit_core::Stats"),
     ("ak_site", "allokit_core::Site"),
     ("ak_site_info", "allokit_select::leaks::SiteInfo"),
+    ("ak_heap_opts", "allokit_c_exports::HeapOpts"),
+    ("ak_heap_stats_t", "allokit_c_exports::HeapStats"),
     ("ak_arena_opts", "allokit_c_exports::ArenaOpts"),
     ("ak_arena_stats_t", "allokit_c_exports::ArenaStats"),
     ("ak_arena_mark_t", "allokit_arena::arena::Mark"),
@@ -24,8 +26,9 @@ const STRUCTS: [(&str, &str); 11] = [
 const CLOSED: [&str; 3] = ["ak_arena_mark_t", "ak_stack_mark_t", "ak_scratch"];
 
 /// Types that C sees as a name only.
-const OPAQUE: [(&str, &str); 6] = [
+const OPAQUE: [(&str, &str); 7] = [
     ("ak_snapshot", "allokit_select::leaks::RawSnapshot"),
+    ("ak_heap", "allokit_heap::Raw"),
     ("ak_arena", "allokit_arena::arena::Raw"),
     ("ak_region", "allokit_arena::region::Raw"),
     ("ak_pool", "allokit_arena::pool::Raw"),

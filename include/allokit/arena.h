@@ -60,6 +60,8 @@ typedef struct ak_arena_opts {
     uint32_t flags;
     ak_arena_grow_fn on_grow;
     void *arg;                /* for on_grow */
+    ak_heap_t *heap;          /* where chunks come from, and children's; it cannot be reset or destroyed before. Not with
+                                 parent or AK_ARENA_FIXED */
 } ak_arena_opts_t;
 
 /* A point to go back to. Plain data: copy it, drop it. */

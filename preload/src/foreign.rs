@@ -2,6 +2,7 @@
 //! RTLD_DEEPBIND, or from before this library was bound. They go back to libc.
 
 use allokit_core::{Backend, Others};
+use allokit_platform::errno;
 use allokit_platform::symbol::{self, Where};
 use allokit_platform::weak_symbol;
 use allokit_select::Selected;
@@ -13,7 +14,7 @@ use core::{mem, ptr};
 weak_symbol! { fn libc_free = "__libc_free": unsafe extern "C" fn(*mut c_void); }
 weak_symbol! { fn libc_realloc = "__libc_realloc": unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void; }
 
-static OTHERS: Others = Others { free, realloc, usable_size };
+static OTHERS: Others = Others { know_their_own: false, free, realloc, usable_size };
 
 /// Has the backend hand libc's blocks over, where it can tell them from its own.
 pub(crate) fn install() {
@@ -32,7 +33,10 @@ unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     match libc_realloc() {
         // SAFETY: as above.
         Some(libc_realloc) => unsafe { libc_realloc(ptr.cast(), size) }.cast(),
-        None => ptr::null_mut(),
+        None => {
+            errno::set(errno::ENOMEM);
+            ptr::null_mut()
+        }
     }
 }
 

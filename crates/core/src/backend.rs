@@ -6,9 +6,12 @@ use core::fmt;
 /// What takes the blocks of another allocator, where a backend stands in for libc's. No function keeps `errno`.
 #[derive(Debug)]
 pub struct Others {
+    /// Whether the functions below find out by themselves whether a block is theirs; else they are called only for pointers
+    /// that certainly lie in no memory of the backend, which takes longer.
+    pub know_their_own: bool,
     /// As `free`.
     pub free: unsafe fn(*mut u8),
-    /// As `realloc`; the size is not 0.
+    /// As `realloc`, `errno` included; the size is not 0.
     pub realloc: unsafe fn(*mut u8, usize) -> *mut u8,
     /// As `malloc_usable_size`.
     pub usable_size: unsafe fn(*const u8) -> usize,
@@ -130,6 +133,9 @@ pub unsafe trait Backend: 'static {
         let _ = ptr;
         false
     }
+
+    /// Whether [`Backend::set_others`] does something.
+    const HANDS_ON: bool = false;
 
     /// Whether `ptr` lies in memory of this backend, live or not; `None` where it cannot tell.
     fn owns(ptr: *const u8) -> Option<bool> {

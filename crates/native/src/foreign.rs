@@ -6,7 +6,7 @@
 
 use crate::sync::{AtomicPtr, Ordering};
 use crate::table::{self, Word};
-use crate::{errno, invalid, runs};
+use crate::{invalid, runs};
 use allokit_core::Others;
 use core::ptr;
 
@@ -25,11 +25,11 @@ pub(crate) fn owns(ptr: *const u8) -> bool {
 /// Those who take `ptr`, or the end of the program.
 fn others(ptr: *const u8, what: &str) -> &'static Others {
     let others = OTHERS.load(Ordering::Acquire);
-    if others.is_null() || owns(ptr) {
-        invalid(ptr, what)
+    // SAFETY: null, or `set_others` was given it for good.
+    match unsafe { others.as_ref() } {
+        Some(others) if others.know_their_own || !owns(ptr) => others,
+        _ => invalid(ptr, what),
     }
-    // SAFETY: `set_others` was given it for good.
-    unsafe { &*others }
 }
 
 /// A free of a pointer that no word of the table knows; null is allowed, so that callers need no test for it.
@@ -50,11 +50,7 @@ pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
 #[cold]
 pub(crate) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    let block = unsafe { (others(ptr, "realloc").realloc)(ptr, size) };
-    if block.is_null() {
-        errno::set(errno::ENOMEM);
-    }
-    block
+    unsafe { (others(ptr, "realloc").realloc)(ptr, size) }
 }
 
 /// # Safety

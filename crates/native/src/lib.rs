@@ -301,6 +301,8 @@ unsafe impl Backend for Native {
         true
     }
 
+    const HANDS_ON: bool = true;
+
     fn owns(ptr: *const u8) -> Option<bool> {
         Some(foreign::owns(ptr))
     }

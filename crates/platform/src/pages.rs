@@ -84,6 +84,10 @@ cfg_if::cfg_if! {
         /// As below.
         pub unsafe fn advise_huge(_start: *mut u8, _bytes: usize) {}
 
+        /// # Safety
+        /// As below.
+        pub unsafe fn advise_small(_start: *mut u8, _bytes: usize) {}
+
         /// As below; not in the interpreter.
         pub fn map_sparse(_bytes: usize) -> *mut u8 {
             ptr::null_mut()
@@ -182,6 +186,20 @@ cfg_if::cfg_if! {
             // SAFETY: advice changes no contents. Failure (no huge pages in this kernel) changes nothing.
             unsafe {
                 libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            let _ = (start, bytes);
+        }
+
+        /// Keeps the stretch out of huge pages, where the system would use them by itself.
+        ///
+        /// # Safety
+        /// As for [`advise_huge`].
+        pub unsafe fn advise_small(start: *mut u8, bytes: usize) {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            // SAFETY: as above.
+            unsafe {
+                libc::madvise(start.cast(), bytes, libc::MADV_NOHUGEPAGE);
             }
             #[cfg(not(any(target_os = "linux", target_os = "android")))]
             let _ = (start, bytes);

@@ -5,7 +5,7 @@
 //! the slow entry.
 
 use crate::Selected;
-use crate::settings;
+use crate::{heap, settings};
 use allokit_core::{Backend, Known, MIN_ALIGN, Site, Stats, array_size, is_valid_align};
 use allokit_platform::errno;
 use allokit_report::{Format, Head, Tracking, write_stats};
@@ -92,7 +92,7 @@ pub unsafe trait Source: Copy {
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
 
-// SAFETY: each function is the backend's.
+// SAFETY: each function is the backend's, or that of the heap whose block it is.
 unsafe impl Source for Plain {
     #[inline(always)]
     fn alloc(self, size: usize) -> *mut u8 {
@@ -113,27 +113,52 @@ unsafe impl Source for Plain {
     #[inline(always)]
     unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
-        unsafe { Selected::realloc(ptr, size) }
+        unsafe {
+            if heap::must_ask() {
+                return heap::plain_realloc(ptr, size);
+            }
+            Selected::realloc(ptr, size)
+        }
     }
     #[inline(always)]
     unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
-        unsafe { Selected::realloc_aligned(ptr, size, align) }
+        unsafe {
+            if heap::exist() {
+                return heap::plain_realloc_aligned(ptr, size, align);
+            }
+            Selected::realloc_aligned(ptr, size, align)
+        }
     }
     #[inline(always)]
     unsafe fn free(self, ptr: *mut u8) {
         // SAFETY: the caller's promise.
-        unsafe { Selected::free(ptr) }
+        unsafe {
+            if heap::must_ask() {
+                return heap::plain_free(ptr);
+            }
+            Selected::free(ptr)
+        }
     }
     #[inline(always)]
     unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
         // SAFETY: the caller's promise.
-        unsafe { Selected::free_sized(ptr, size) }
+        unsafe {
+            if heap::must_ask() {
+                return heap::plain_free(ptr);
+            }
+            Selected::free_sized(ptr, size)
+        }
     }
     #[inline(always)]
     unsafe fn usable_size(self, ptr: *const u8) -> usize {
         // SAFETY: the caller's promise.
-        unsafe { Selected::usable_size(ptr) }
+        unsafe {
+            if heap::must_ask() {
+                return heap::plain_usable_size(ptr);
+            }
+            Selected::usable_size(ptr)
+        }
     }
 }
 
@@ -436,9 +461,11 @@ pub fn stats() -> Stats {
     #[cfg(feature = "track")]
     if track_get() == Level::Sites {
         crate::tracked::stats(&mut stats);
+        heap::add_figures(&mut stats);
         return stats;
     }
     Selected::stats(&mut stats);
+    heap::add_figures(&mut stats);
     stats
 }
 

@@ -88,8 +88,8 @@ pub fn guards() -> bool {
 /// What a fault's report names: the kind of owner, its name and where it was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner {
-    what: &'static str,
-    label: Label,
+    pub(crate) what: &'static str,
+    pub(crate) label: Label,
 }
 
 struct Text(*const c_char);
@@ -105,10 +105,16 @@ impl core::fmt::Display for Text {
 /// Counts a fault, and deals with it by policy. `operation`: a verb, as "rewind".
 #[cold]
 pub fn raise(operation: &str, owner: Option<Owner>, found: Fault, here: Place) {
+    report(operation, owner, found.address, found.kind.text(), here);
+}
+
+/// As [`raise`], for what another crate has found.
+#[cold]
+pub(crate) fn report(operation: &str, owner: Option<Owner>, address: usize, text: &str, here: Place) {
     fault::raise(|out| {
         write!(out, "allokit: {operation}")?;
-        if found.address != 0 {
-            write!(out, " of {:#x}", found.address)?;
+        if address != 0 {
+            write!(out, " of {address:#x}")?;
         }
         if let Some(owner) = owner {
             write!(out, " in {}", owner.what)?;
@@ -116,7 +122,7 @@ pub fn raise(operation: &str, owner: Option<Owner>, found: Fault, here: Place) {
                 write!(out, " \"{}\"", Text(owner.label.name))?;
             }
         }
-        writeln!(out, ": {}", found.kind.text())?;
+        writeln!(out, ": {text}")?;
         if let Some(owner) = owner
             && !owner.label.file.is_null()
         {
@@ -223,8 +229,12 @@ pub mod arenas {
                     return ptr::null_mut();
                 }
                 let of = arena::Raw::options(parent);
-                let source =
-                    if of.source.exists { options.source } else { Source { tools: of.source.tools, ..Source::NONE } };
+                let source = match of.source.exists {
+                    // What is in a heap stays in it.
+                    true if crate::heap::is_source(&of.source) => of.source,
+                    true => options.source,
+                    false => Source { tools: of.source.tools, ..Source::NONE },
+                };
                 let guard = options.guard || of.guard;
                 arena::Raw::child(parent, &arena::Options { source, guard, ..*options })
             };

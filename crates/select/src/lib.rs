@@ -13,6 +13,7 @@ extern crate std;
 pub mod api;
 pub mod arena;
 mod global;
+pub mod heap;
 pub mod leaks;
 pub mod settings;
 #[cfg(feature = "track")]

@@ -2,8 +2,10 @@
 
 use crate::Selected;
 use crate::api::{Origin, Source};
+use crate::arena::Place;
+use crate::heap;
 use crate::leaks::{Profile, RawSnapshot, SiteInfo};
-use allokit_core::{Backend, Stats};
+use allokit_core::{Backend, MIN_ALIGN, Stats};
 use allokit_platform::clock;
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
@@ -124,7 +126,19 @@ impl Origin {
     }
 }
 
-// SAFETY: the tracking layer keeps the contract.
+impl Origin {
+    /// For the report of a fault.
+    fn place(self) -> Place {
+        match self {
+            // SAFETY: as above: the record is the C caller's, and lives.
+            Origin::Site(record) => unsafe { Place { file: (*record).file, line: (*record).line } },
+            Origin::At(file, line) => Place { file, line },
+            Origin::Caller(_) => Place::NONE,
+        }
+    }
+}
+
+// SAFETY: the tracking layer keeps the contract, and so does the heap whose block it is.
 unsafe impl Source for Origin {
     #[inline]
     fn alloc(self, size: usize) -> *mut u8 {
@@ -143,25 +157,56 @@ unsafe impl Source for Origin {
     #[inline]
     unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
-        unsafe { Layer::realloc_at(ptr, size, self.site()) }
+        unsafe {
+            if heap::exist()
+                && let Some(block) = heap::realloc(ptr, size, MIN_ALIGN, self.place())
+            {
+                return block;
+            }
+            Layer::realloc_at(ptr, size, self.site())
+        }
     }
     unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
-        unsafe { Layer::realloc_aligned_at(ptr, size, align, self.site()) }
+        unsafe {
+            if heap::exist()
+                && let Some(block) = heap::realloc(ptr, size, align, self.place())
+            {
+                return block;
+            }
+            Layer::realloc_aligned_at(ptr, size, align, self.site())
+        }
     }
     #[inline]
     unsafe fn free(self, ptr: *mut u8) {
         // SAFETY: the caller's promise.
-        unsafe { Layer::free_at(ptr, self.site()) }
+        unsafe {
+            if heap::exist() && heap::free(ptr, self.place()) {
+                return;
+            }
+            Layer::free_at(ptr, self.site())
+        }
     }
     #[inline]
     unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
         // SAFETY: the caller's promise.
-        unsafe { Layer::free_sized_at(ptr, size, self.site()) }
+        unsafe {
+            if heap::exist() && heap::free(ptr, self.place()) {
+                return;
+            }
+            Layer::free_sized_at(ptr, size, self.site())
+        }
     }
     unsafe fn usable_size(self, ptr: *const u8) -> usize {
         // SAFETY: the caller's promise.
-        unsafe { Layer::usable_size_at(ptr, self.site()) }
+        unsafe {
+            if heap::exist()
+                && let Some(size) = heap::usable_size(ptr, self.place())
+            {
+                return size;
+            }
+            Layer::usable_size_at(ptr, self.site())
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload,
-    test_profile, test_rust, tools,
+    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_heap, test_instr, test_misuse,
+    test_preload, test_profile, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -37,6 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(proof::cases());
     cases.extend(test_conformance::cases());
     cases.extend(test_arena::cases());
+    cases.extend(test_heap::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
@@ -46,10 +47,11 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
     }
-    // They take many minutes: the first build Rust's own library, the second interprets a thousand calls.
+    // They take many minutes: the first build Rust's own library, the others interpret many calls.
     for (by_name, how) in [
         ("sanitizer/", "cargo xtask test --only sanitizer, or cargo xtask soak"),
         ("miri/allokit-arena", "cargo xtask test --only miri/allokit-arena"),
+        ("miri/allokit-heap", "cargo xtask test --only miri/allokit-heap"),
     ] {
         if !args.only.iter().any(|word| by_name.starts_with(word.as_str()) || word.starts_with(by_name)) {
             let before = cases.len();
@@ -106,6 +108,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         |prefixes: &[&str]| cases.iter().any(|case| prefixes.iter().any(|prefix| case.name.starts_with(prefix)));
     if wants(&[
         "arena/",
+        "heap/",
         "conformance/",
         "misuse/",
         "instructions/",

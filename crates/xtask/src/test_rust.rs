@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use std::process::Command;
 
 /// Crates whose tests Miri can run: no C library behind them, no files, no child processes.
-const MIRI: [&str; 4] = ["allokit-core", "allokit-platform", "allokit-native", "allokit-arena"];
+const MIRI: [&str; 5] = ["allokit-core", "allokit-platform", "allokit-native", "allokit-arena", "allokit-heap"];
 
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
@@ -96,7 +96,7 @@ fn check(target: &str) -> Result<()> {
             "Rust's libraries for {target} cannot be had (rustup target add {target})"
         )));
     }
-    let crates = ["core", "platform", "native", "system", "arena", "track", "report", "select"];
+    let crates = ["core", "platform", "native", "system", "arena", "heap", "track", "report", "select"];
     let mut args = vec!["check".to_string(), "--quiet".into(), "--target".into(), target.into()];
     for krate in crates {
         args.extend(["-p".to_string(), format!("allokit-{krate}")]);
@@ -177,6 +177,12 @@ void *use_all(size_t n) {
     void *kept = ak_alloc(n);
     void *grown = ak_realloc(kept, n * 2); /* no compiler may take a failed realloc for a free */
     if (grown == NULL) ak_free(kept); else ak_free(grown);
+    ak_heap_t *heap = ak_heap_new(NULL);
+    char *held = (char *)ak_heap_realloc(heap, ak_heap_strdup(heap, "x"), n);
+    ak_heap_free(heap, held);
+    ak_free(ak_lua_alloc(heap, NULL, 4, n));
+    ak_heap_reset(heap);
+    ak_heap_destroy(heap);
     ak_arena_t *arena = ak_arena_new(NULL);
     ak_arena_mark_t mark = ak_arena_mark(arena);
     char *text = ak_arena_sprintf(arena, "%d", 1);

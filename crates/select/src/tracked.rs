@@ -2,10 +2,11 @@
 
 use crate::Selected;
 use crate::api::{Origin, Source};
-use allokit_core::{Backend, Stats};
-use allokit_platform::stderr::Stderr;
+use allokit_core::{Backend, Fault, FaultKind, Stats};
+use allokit_platform::{errno, handler, stderr::Stderr};
 use allokit_report::fault;
 use allokit_track::{Leaks, Since, SiteId, Tracked, sites};
+use core::ffi::{CStr, c_char};
 
 type Layer = Tracked<Selected>;
 
@@ -33,12 +34,24 @@ pub(crate) fn mark() {
 }
 
 /// See [`crate::leaks::assert_balanced`].
-pub(crate) fn assert_balanced(context: &str) -> bool {
+pub(crate) fn assert_balanced(context: &CStr) -> bool {
     let leaks = Leaks::take(Since::Mark);
     if leaks.blocks == 0 {
         return true;
     }
-    fault::act(|out| leaks.write(out, Some(&context)));
+    let tell = |policy| {
+        for row in leaks.rows() {
+            handler::call(&Fault {
+                policy: policy as u32,
+                size: row.bytes as usize,
+                count: row.blocks,
+                allocated: row.site.place(),
+                context: context.as_ptr(),
+                ..Fault::new(FaultKind::Leak)
+            });
+        }
+    };
+    fault::act(tell, |out| leaks.write(out, Some(&context.to_str().unwrap_or("(not UTF-8)"))));
     false
 }
 
@@ -95,6 +108,13 @@ unsafe impl Source for Origin {
         // SAFETY: the caller's promise.
         unsafe { Layer::usable_size_at(ptr, self.site()) }
     }
+    #[cold]
+    fn impossible(self) -> *mut u8 {
+        let (operation, now) = (c"alloc".as_ptr(), self.site().place());
+        fault::tell(&Fault { operation, size: usize::MAX, now, ..Fault::new(FaultKind::OutOfMemory) });
+        errno::set(errno::ENOMEM);
+        core::ptr::null_mut()
+    }
 }
 
 /// Memory for an arena and the like, attributed to the place that made it.
@@ -120,7 +140,7 @@ pub(crate) unsafe fn give(number: u32, ptr: *mut u8, size: usize) {
 ///
 /// # Safety
 /// `file` is null or zero-terminated.
-pub(crate) unsafe fn number_of(file: *const core::ffi::c_char, line: u32) -> u32 {
+pub(crate) unsafe fn number_of(file: *const c_char, line: u32) -> u32 {
     // SAFETY: the caller's promise.
     unsafe { sites::of_place(file, line) }.number()
 }

@@ -8,7 +8,7 @@
 //! Fast paths: a record keeps its number; `_at` and return addresses have a cache that is read without a lock and
 //! verified against the table. Only a place that is new, or pushed out of its cache, takes the lock.
 
-use allokit_core::Site;
+use allokit_core::{Place, Site};
 use allokit_platform::{Lock, meta, symbol};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -30,6 +30,16 @@ impl SiteId {
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
+    }
+    /// The site as the program's handler for faults sees it; the texts stay for good.
+    #[must_use]
+    pub fn place(self) -> Place {
+        entry(self.0).map_or(Place::UNKNOWN, |entry| Place {
+            file: entry.file,
+            function: entry.function,
+            address: entry.caller,
+            line: entry.line,
+        })
     }
 }
 

@@ -94,22 +94,22 @@ mod tests {
     #[test]
     fn the_pair_that_was_set_is_called_and_not_inside_itself() {
         let (one, other) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let fault = Fault { size: 5, ..Fault::new(FaultKind::Leak) };
+        let fault = || Fault { size: 5, ..Fault::new(FaultKind::Leak) };
         let address = |of: &AtomicUsize| ptr::from_ref(of).cast_mut().cast::<c_void>();
-        call(&fault);
+        call(&fault());
         assert!(set(Some(count), address(&one)) && is_set());
-        call(&fault);
+        call(&fault());
         std::thread::scope(|scope| {
-            scope.spawn(|| call(&fault));
+            scope.spawn(|| call(&fault()));
         });
         assert!(set(Some(count), address(&other)));
-        call(&fault);
+        call(&fault());
         let before = RECORDS.load(Ordering::Relaxed);
         assert!(set(Some(count), address(&one)));
         assert_eq!(RECORDS.load(Ordering::Relaxed), before, "a pair that was set before needs no new record");
-        call(&fault);
+        call(&fault());
         assert!(set(None, ptr::null_mut()) && !is_set());
-        call(&fault);
+        call(&fault());
         assert_eq!((one.into_inner(), other.into_inner()), (15, 5));
     }
 }

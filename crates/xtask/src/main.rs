@@ -17,6 +17,7 @@ mod test_arena;
 mod test_bench;
 mod test_conformance;
 mod test_consumers;
+mod test_examples;
 mod test_instr;
 mod test_misuse;
 mod test_preload;

@@ -2,8 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_instr, test_misuse, test_preload,
-    test_rust, tools,
+    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_examples, test_instr, test_misuse,
+    test_preload, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -40,6 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
+    cases.extend(test_examples::cases());
     cases.extend(test_preload::cases());
     cases.extend(test_bench::cases());
     if !args.only.is_empty() {
@@ -105,6 +106,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         |prefixes: &[&str]| cases.iter().any(|case| prefixes.iter().any(|prefix| case.name.starts_with(prefix)));
     if wants(&[
         "arena/",
+        "examples/",
         "conformance/",
         "misuse/",
         "instructions/",

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod bench_arenas;
 mod bench_inline;
 mod bench_peers;
 mod bench_real;

@@ -269,6 +269,64 @@ AK_NODISCARD AK_API ak_policy_t ak_policy_get(void);
 /* How many faults (wrong frees and the like) have been seen so far, under any policy. */
 AK_NODISCARD AK_API uint64_t ak_fault_count(void);
 
+/* What a report is about. A later library may know more kinds, after these. */
+typedef enum ak_fault_kind {
+    AK_FAULT_DOUBLE_FREE = 1,        /* a block that is freed already was freed, or resized, or asked for its size */
+    AK_FAULT_INVALID_FREE = 2,       /* the same with a pointer that is no block, or into the middle of one */
+    AK_FAULT_OVERFLOW = 3,           /* written past the end of a block */
+    AK_FAULT_UNDERFLOW = 4,          /* written before the start of a block */
+    AK_FAULT_WRITE_AFTER_FREE = 5,   /* written after it was freed, given back or reset */
+    AK_FAULT_SIZE_MISMATCH = 6,      /* freed with another size than it has */
+    AK_FAULT_ALLOCATOR_MISMATCH = 7, /* a block, object or mark of another allocator, arena, region, pool or stack */
+    AK_FAULT_LEAK = 8,               /* live at ak_assert_balanced: one call for each call site, most bytes first */
+    AK_FAULT_OUT_OF_MEMORY = 9,      /* a request that failed: no fault, no policy acts on it, and it is not counted */
+    AK_FAULT_CORRUPTED_ARENA = 10,   /* the records of an arena, region, pool or stack are not what was written */
+    AK_FAULT_USE_AFTER_RESET = 11,   /* a mark or a block from before a reset or rewind */
+    AK_FAULT_USE_AFTER_DESTROY = 12, /* an arena, region, pool or stack that has ended, or never was one */
+    AK_FAULT_OUT_OF_ORDER = 13       /* a block, mark or stretch that is not the newest */
+} ak_fault_kind_t;
+
+/* A place in the program, as far as it is known: file and line, or a return address; NULL and 0 otherwise. */
+typedef struct ak_place {
+    const char *file;
+    const char *function;
+    uintptr_t address;
+    uint32_t line;
+} ak_place_t;
+
+/* A report. What is not known, or has no meaning for the kind, is 0 or NULL. A library that is newer than the program may
+ * have a longer struct: struct_size is the library's. The texts hold until the handler returns. */
+typedef struct ak_fault {
+    size_t struct_size;
+    ak_fault_kind_t kind;
+    ak_policy_t policy;    /* what becomes of the program when the handler returns */
+    const char *operation; /* what was about to be done: "free", "realloc", "rewind" */
+    const void *block;     /* the pointer that it was to be done with: a block, an object, an arena */
+    size_t offset;         /* how far into its block it points */
+    size_t size;           /* of the block, as asked for; of a leak, the bytes of all; of a failed request, the bytes asked for */
+    size_t told_size;      /* what the caller of ak_free_sized said */
+    uint64_t count;        /* blocks of a leak */
+    ak_place_t allocated;  /* where the block was allocated */
+    ak_place_t freed;      /* where it was freed first */
+    ak_place_t now;        /* where this was noticed: the call */
+    const char *owner;     /* "arena", "region", "pool", "stack"; NULL for the general functions */
+    const char *name;      /* the owner's name */
+    ak_place_t made;       /* where the owner was made */
+    const char *context;   /* what ak_assert_balanced was told */
+} ak_fault_t;
+
+typedef void (*ak_error_fn)(const ak_fault_t *fault, void *arg);
+
+/* Has every report handed to `fn` too: under each policy, after it was printed and before the program is aborted; under
+ * AK_POLICY_QUIET it is all that happens. NULL: nobody. The last call counts. On the thread that made the mistake, with no
+ * lock held: the handler may allocate and free. A fault inside the handler follows the policy and is not handed to it
+ * again. It must return, or end the program, and not jump out. Another thread may still be in the old handler when this
+ * returns. False, with ENOMEM and the old handler in force, when there is no memory to remember it.
+ * General-purpose faults and failed requests are seen with tracking on; those of arenas and the like always. */
+AK_API bool ak_error_handler_set(ak_error_fn fn, void *arg);
+/* "double free", "use after reset"; "unknown fault" for a number that is none. */
+AK_NODISCARD AK_API const char *ak_fault_name(ak_fault_kind_t kind);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

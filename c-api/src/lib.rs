@@ -13,7 +13,8 @@ mod heap;
 pub use arena::*;
 pub use heap::*;
 
-use allokit_core::{Backend, Site, Stats};
+use allokit_core::{Backend, FaultKind, Site, Stats};
+use allokit_platform::handler::{self, Handler};
 use allokit_platform::{errno, stderr::Stderr, symbol};
 use allokit_report::{Format, fault};
 #[cfg(feature = "track")]
@@ -482,6 +483,26 @@ pub extern "C" fn ak_policy_set(policy: u32) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn ak_policy_get() -> u32 {
     fault::policy() as u32
+}
+
+/// `ak_error_fn`
+pub type ErrorFn = Option<Handler>;
+
+/// See `ak_error_handler_set` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_error_handler_set(handler: ErrorFn, arg: *mut c_void) -> bool {
+    let done = handler::set(handler, arg);
+    if !done {
+        errno::set(errno::ENOMEM);
+    }
+    done
+}
+
+/// See `ak_fault_name` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_fault_name(kind: u32) -> *const c_char {
+    let known = FaultKind::ALL.into_iter().find(|one| *one as u32 == kind);
+    known.map_or(c"unknown fault", FaultKind::name).as_ptr()
 }
 
 /// See `ak_fault_count` in alloc.h.

@@ -6,10 +6,12 @@ use std::{env, fs, panic};
 use syn::{ForeignItem, Item, ReturnType};
 
 /// The header's structs, and the paths of their Rust twins.
-const STRUCTS: [(&str, &str); 13] = [
+const STRUCTS: [(&str, &str); 15] = [
     ("ak_stats", "allokit_core::Stats"),
     ("ak_site", "allokit_core::Site"),
     ("ak_site_info", "allokit_select::leaks::SiteInfo"),
+    ("ak_place", "allokit_core::Place"),
+    ("ak_fault", "allokit_core::Fault"),
     ("ak_heap_opts", "allokit_c_exports::HeapOpts"),
     ("ak_heap_stats_t", "allokit_c_exports::HeapStats"),
     ("ak_arena_opts", "allokit_c_exports::ArenaOpts"),
@@ -34,6 +36,23 @@ const OPAQUE: [(&str, &str); 7] = [
     ("ak_pool", "allokit_arena::pool::Raw"),
     ("ak_stack", "allokit_arena::stack::Raw"),
     ("__va_list_tag", "allokit_platform::va::VaList"),
+];
+
+/// The numbers of faults.
+const FAULTS: [(&str, &str); 13] = [
+    ("DOUBLE_FREE", "DoubleFree"),
+    ("INVALID_FREE", "InvalidFree"),
+    ("OVERFLOW", "Overflow"),
+    ("UNDERFLOW", "Underflow"),
+    ("WRITE_AFTER_FREE", "WriteAfterFree"),
+    ("SIZE_MISMATCH", "SizeMismatch"),
+    ("ALLOCATOR_MISMATCH", "AllocatorMismatch"),
+    ("LEAK", "Leak"),
+    ("OUT_OF_MEMORY", "OutOfMemory"),
+    ("CORRUPTED_ARENA", "CorruptedArena"),
+    ("USE_AFTER_RESET", "UseAfterReset"),
+    ("USE_AFTER_DESTROY", "UseAfterDestroy"),
+    ("OUT_OF_ORDER", "OutOfOrder"),
 ];
 
 fn main() {
@@ -137,6 +156,10 @@ fn checks(items: &[Item]) -> (String, String) {
         quote!(use #twin as #name;)
     });
     let structs = items.iter().filter(|item| !matches!(item, Item::ForeignMod(_)));
+    let fault_numbers = FAULTS.iter().map(|(ours, twin)| {
+        let (ours, twin) = (format_ident!("ak_fault_kind_AK_FAULT_{ours}"), format_ident!("{twin}"));
+        quote!(declared::#ours == allokit_core::FaultKind::#twin as u32)
+    });
     let checks = quote! {
         #[allow(unused_imports, non_camel_case_types, non_upper_case_globals, dead_code, missing_docs, clippy::all)]
         mod signatures {
@@ -154,6 +177,7 @@ fn checks(items: &[Item]) -> (String, String) {
         const _: () = {
             use allokit_core::Known;
             assert!(declared::AK_ABI_VERSION == allokit_core::ABI_VERSION);
+            #(assert!(#fault_numbers);)*
             assert!(declared::AK_KNOWN_ALLOC_COUNT as u64 == Known::ALLOC_COUNT.0);
             assert!(declared::AK_KNOWN_FREE_COUNT as u64 == Known::FREE_COUNT.0);
             assert!(declared::AK_KNOWN_ALLOC_BYTES as u64 == Known::ALLOC_BYTES.0);

@@ -411,9 +411,10 @@ CHILD(report_child) {
 }
 
 TEST(reports_name_the_arena_and_both_places) {
+    static const char *const abort_[] = {"ALLOKIT_POLICY=abort", "ALLOKIT_GUARD", NULL};
     static const char *const report[] = {"ALLOKIT_POLICY=report", "ALLOKIT_GUARD", NULL}, *const quiet[] = {"ALLOKIT_POLICY=quiet", "ALLOKIT_GUARD", NULL};
     static child_result_t result;
-    run_child("report_child", NULL, 0, &result);
+    run_child("report_child", abort_, 0, &result);
     CHECK(WIFSIGNALED(result.status) && WTERMSIG(result.status) == 6);
     CHECK_MSG(strstr(result.err, "in arena \"requests\": the mark is from before a reset") != NULL, "%s", result.err);
 #ifdef AK_TRACK

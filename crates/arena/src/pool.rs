@@ -371,6 +371,12 @@ impl Raw {
         }
     }
 
+    /// Bytes that an object takes.
+    pub unsafe fn stride(p: *const Raw) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { (*p).stride }
+    }
+
     /// Ends the pool and its objects.
     pub unsafe fn destroy(p: *mut Raw) {
         // SAFETY: nobody uses it any more.

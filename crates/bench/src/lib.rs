@@ -5,6 +5,7 @@
 //! a shared library for LD_PRELOAD, so every one is measured in the same binaries. Linux only.
 #![allow(missing_docs)]
 
+pub mod arenas;
 pub mod machine;
 pub mod measure;
 pub mod plan;

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub use html::page;
+pub(crate) use html::{escaped, page_head, sheet_html};
+pub(crate) use tables::{Sheet, sheet_markdown, sheet_text};
 pub use tables::{markdown, text};
 
 /// The JSON form: the raw data and what follows from it.

@@ -1,6 +1,6 @@
 //! The contract that every backend and layer of Allokit keeps.
 //!
-//! Owns: [`Backend`], [`Stats`], [`Site`], the size and alignment rules. Uses nothing: no OS, no allocation, no
+//! Owns: [`Backend`], [`Stats`], [`Site`], [`Fault`], the size and alignment rules. Uses nothing: no OS, no allocation, no
 //! dependency, so that everything else may depend on it.
 //!
 //! Invariants: a block is aligned to [`MIN_ALIGN`] at least; no block is larger than [`MAX_SIZE`]; a failure is a null
@@ -9,11 +9,13 @@
 #![warn(missing_docs)]
 
 mod backend;
+mod fault;
 mod rules;
 mod site;
 mod stats;
 
 pub use backend::{Backend, Others};
+pub use fault::{Fault, FaultKind, Place};
 pub use rules::{MAX_ALIGN, MAX_SIZE, MIN_ALIGN, array_size, is_valid_align};
 pub use site::Site;
 pub use stats::{Known, Stats};

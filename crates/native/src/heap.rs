@@ -251,6 +251,12 @@ fn ended() -> *mut Heap {
     ENDED.0.get()
 }
 
+/// The thread never uses its heap again, which may be locked and amid a change; its next allocation begins another one.
+pub(crate) fn leave() {
+    HEAP::set(no_heap());
+    OPEN_HEAP::set(no_heap());
+}
+
 /// The first of all heaps; only ever prepended to, under `REGISTRY`.
 static HEAPS: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
 static REGISTRY: Lock = Lock::new();

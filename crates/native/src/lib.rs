@@ -39,8 +39,8 @@ mod upkeep;
 pub use check::check;
 pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 
-use allokit_core::{Backend, Known, MAX_SIZE, Others, Stats};
-use allokit_platform::errno;
+use allokit_core::{Backend, Fault, FaultKind, Known, MAX_SIZE, Others, Stats};
+use allokit_platform::{errno, handler};
 use core::ptr;
 use heap::{Bin, Block, HEAP, Heap, OPEN_HEAP};
 use sync::Ordering;
@@ -123,6 +123,18 @@ pub(crate) fn invalid(ptr: *const u8, what: &str) -> ! {
     let mut out = allokit_platform::stderr::Stderr::new();
     let _ = writeln!(out, "allokit: {what} of {:#x}, which is no live block of this allocator", ptr.addr());
     out.flush();
+    if handler::is_set() {
+        // Some callers are amid a walk over a list of this thread's heap, under its lock: what the handler allocates comes
+        // from another heap.
+        heap::leave();
+        let (kind, operation) = match what {
+            "second free" => (FaultKind::DoubleFree, c"free"),
+            "realloc" => (FaultKind::InvalidFree, c"realloc"),
+            "usable size" => (FaultKind::InvalidFree, c"usable size"),
+            _ => (FaultKind::InvalidFree, c"free"),
+        };
+        handler::call(&Fault { operation: operation.as_ptr(), block: ptr.cast(), ..Fault::new(kind) });
+    }
     allokit_platform::abort()
 }
 

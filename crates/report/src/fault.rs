@@ -1,6 +1,7 @@
 //! Faults: wrong frees and whatever else a layer finds. The policy of the process decides what becomes of them.
 
-use allokit_platform::{abort, errno, stderr::Stderr};
+use allokit_core::Fault;
+use allokit_platform::{abort, errno, handler, stderr::Stderr};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -40,28 +41,44 @@ pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// Counts a fault and deals with it: `describe` writes the report, whole lines, when one is wanted. Returns under every
-/// policy but [`Policy::Abort`]. Keeps `errno`.
+/// Counts a fault, hands it to the program's handler and deals with it: `describe` writes the report, whole lines, when
+/// one is wanted. Returns under every policy but [`Policy::Abort`]. Keeps `errno`. The caller holds no lock.
 #[cold]
-pub fn raise(describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
+pub fn raise(found: &Fault, describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
     COUNT.fetch_add(1, Ordering::Relaxed);
-    act(describe);
+    act(|policy| handler::call(&Fault { policy: policy as u32, ..*found }), describe);
 }
 
-/// As [`raise`] for a finding that is not counted among the faults.
+/// As [`raise`] for a finding that is not counted among the faults; `tell` hands to the handler what it shall see.
 #[cold]
-pub fn act(describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
+pub fn act(tell: impl FnOnce(Policy), describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
     let _errno = errno::Saved::new();
     let policy = policy();
     if policy == Policy::Quiet {
+        if handler::is_set() {
+            tell(policy);
+        }
         return;
     }
     let mut out = Stderr::new();
     // Stderr itself never fails; a failing describe would only shorten the report.
     let _ = describe(&mut out);
+    if handler::is_set() {
+        out.flush();
+        tell(policy);
+    }
     if policy == Policy::Abort {
         let _ = writeln!(out, "allokit: aborting (ALLOKIT_POLICY=report goes on)");
         out.flush();
         abort();
+    }
+}
+
+/// Hands to the handler what is no fault, a failed request: not counted, not reported, whatever the policy. Keeps `errno`.
+#[cold]
+pub fn tell(found: &Fault) {
+    if handler::is_set() {
+        let _errno = errno::Saved::new();
+        handler::call(&Fault { policy: policy() as u32, ..*found });
     }
 }

@@ -86,6 +86,11 @@ pub unsafe trait Source: Copy {
     /// # Safety
     /// As there.
     unsafe fn usable_size(self, ptr: *const u8) -> usize;
+    /// A request for more than can be: null with ENOMEM.
+    #[cold]
+    fn impossible(self) -> *mut u8 {
+        fail(errno::ENOMEM)
+    }
 }
 
 /// The backend, and nothing else.
@@ -179,7 +184,7 @@ pub fn alloc<S: Source>(source: S, size: usize) -> *mut u8 {
 pub fn calloc<S: Source>(source: S, count: usize, size: usize) -> *mut u8 {
     match array_size(count, size) {
         Some(bytes) => source.alloc_zeroed(bytes),
-        None => fail(errno::ENOMEM),
+        None => source.impossible(),
     }
 }
 
@@ -201,7 +206,7 @@ pub fn calloc_aligned<S: Source>(source: S, count: usize, size: usize, align: us
     match array_size(count, size) {
         Some(bytes) if align <= MIN_ALIGN => source.alloc_zeroed(bytes),
         Some(bytes) => source.alloc_aligned_zeroed(bytes, align),
-        None => fail(errno::ENOMEM),
+        None => source.impossible(),
     }
 }
 
@@ -233,7 +238,7 @@ pub unsafe fn reallocarray<S: Source>(source: S, ptr: *mut u8, count: usize, siz
     match array_size(count, size) {
         // SAFETY: the caller's promise.
         Some(bytes) => unsafe { realloc(source, ptr, bytes) },
-        None => fail(errno::ENOMEM),
+        None => source.impossible(),
     }
 }
 
@@ -252,7 +257,7 @@ pub unsafe fn reallocarray_aligned<S: Source>(
     if !is_valid_align(align) {
         return fail(errno::EINVAL);
     }
-    let Some(bytes) = array_size(count, size) else { return fail(errno::ENOMEM) };
+    let Some(bytes) = array_size(count, size) else { return source.impossible() };
     if ptr.is_null() {
         return alloc_aligned(source, bytes, align);
     }

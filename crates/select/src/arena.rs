@@ -5,6 +5,7 @@ use crate::api::{self, Plain, Source as _};
 use crate::settings;
 use allokit_arena::scratch::{Scratch, Stretch};
 use allokit_arena::{Error, Fault, Kind, Label, Source, Tools, arena, pool, region, stack};
+use allokit_core::FaultKind;
 use allokit_platform::{errno, thread, tools};
 use allokit_report::fault;
 use core::ffi::{CStr, c_char, c_void};
@@ -102,16 +103,68 @@ impl core::fmt::Display for Text {
     }
 }
 
+/// A zero-terminated copy of a short text, for the program's handler.
+fn terminated<const N: usize>(text: &str) -> [u8; N] {
+    let mut copy = [0; N];
+    let length = text.len().min(N - 1);
+    copy[..length].copy_from_slice(&text.as_bytes()[..length]);
+    copy
+}
+
+fn seen(place: Place) -> allokit_core::Place {
+    allokit_core::Place { file: place.file, line: place.line, ..allokit_core::Place::UNKNOWN }
+}
+
+/// The fault as the program's handler sees it, with the texts of `operation` and of the owner's kind, which are to outlive
+/// it.
+fn facts(
+    kind: FaultKind,
+    operation: &[u8; 24],
+    owner: Option<&Owner>,
+    what: &[u8; 8],
+    here: Place,
+) -> allokit_core::Fault {
+    let mut fault = allokit_core::Fault::new(kind);
+    fault.operation = operation.as_ptr().cast();
+    fault.now = seen(here);
+    if let Some(owner) = owner {
+        fault.owner = what.as_ptr().cast();
+        fault.name = owner.label.name;
+        fault.made = seen(Place { file: owner.label.file, line: owner.label.line });
+    }
+    fault
+}
+
+/// What C calls it. `operation`: see [`raise`].
+fn kind_of(kind: Kind, operation: &str, owner: Option<&Owner>) -> FaultKind {
+    match kind {
+        // The owner of a region's block is found by the block: without one it is nobody's.
+        Kind::Foreign if owner.is_none() && matches!(operation, "free" | "usable size") => FaultKind::InvalidFree,
+        Kind::Foreign => FaultKind::AllocatorMismatch,
+        Kind::StaleMark => FaultKind::UseAfterReset,
+        Kind::DoubleFree => FaultKind::DoubleFree,
+        Kind::OutOfOrder => FaultKind::OutOfOrder,
+        Kind::WriteAfterReset => FaultKind::WriteAfterFree,
+        Kind::Ended => FaultKind::UseAfterDestroy,
+        // Corrupt, and what is new.
+        _ => FaultKind::CorruptedArena,
+    }
+}
+
 /// Counts a fault, and deals with it by policy. `operation`: a verb, as "rewind".
 #[cold]
 pub fn raise(operation: &str, owner: Option<Owner>, found: Fault, here: Place) {
-    report(operation, owner, found.address, found.kind.text(), here);
+    let kind = kind_of(found.kind, operation, owner.as_ref());
+    report(kind, operation, owner, found.address, found.kind.text(), here);
 }
 
 /// As [`raise`], for what another crate has found.
 #[cold]
-pub(crate) fn report(operation: &str, owner: Option<Owner>, address: usize, text: &str, here: Place) {
-    fault::raise(|out| {
+pub(crate) fn report(kind: FaultKind, operation: &str, owner: Option<Owner>, address: usize, text: &str, here: Place) {
+    let texts = (terminated(operation), terminated(owner.map_or("", |owner| owner.what)));
+    let mut facts = facts(kind, &texts.0, owner.as_ref(), &texts.1, here);
+    facts.block = ptr::without_provenance(address);
+    fault::raise(&facts, |out| {
         write!(out, "allokit: {operation}")?;
         if address != 0 {
             write!(out, " of {address:#x}")?;
@@ -136,16 +189,28 @@ pub(crate) fn report(operation: &str, owner: Option<Owner>, address: usize, text
     errno::set(errno::EINVAL);
 }
 
+/// Tells the program's handler of a request of `size` bytes that failed; ENOMEM.
+#[cold]
+pub(crate) fn no_memory(operation: &str, owner: Option<Owner>, here: Place, size: usize) {
+    let texts = (terminated(operation), terminated(owner.map_or("", |owner| owner.what)));
+    let mut facts = facts(FaultKind::OutOfMemory, &texts.0, owner.as_ref(), &texts.1, here);
+    facts.size = size;
+    fault::tell(&facts);
+    errno::set(errno::ENOMEM);
+}
+
+/// The result, or `errno` and what else belongs to an error. `size`: what was asked for, 0 where nothing was.
 fn settle<T>(
     result: Result<T, Error>,
     operation: &str,
     owner: impl FnOnce() -> Option<Owner>,
     here: Place,
+    size: usize,
 ) -> Option<T> {
     match result {
         Ok(value) => return Some(value),
         Err(Error::Fault(found)) => raise(operation, owner(), found, here),
-        Err(Error::NoMemory) => errno::set(errno::ENOMEM),
+        Err(Error::NoMemory) => no_memory(operation, owner(), here, size),
         Err(Error::Invalid) => errno::set(errno::EINVAL),
         Err(Error::Busy) => errno::set(errno::EBUSY),
     }
@@ -238,7 +303,7 @@ pub mod arenas {
                 let guard = options.guard || of.guard;
                 arena::Raw::child(parent, &arena::Options { source, guard, ..*options })
             };
-            block!(settle(made, "making an arena", || None, here))
+            block!(settle(made, "making an arena", || None, here, options.first_chunk))
         }
     }
 
@@ -259,7 +324,7 @@ pub mod arenas {
             if !arena_lives(a, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            let result = block!(settle(arena::Raw::alloc(a, size), "alloc", || owner(a), Place::NONE));
+            let result = block!(settle(arena::Raw::alloc(a, size), "alloc", || owner(a), Place::NONE, size));
             noticed(a, "alloc", Place::NONE);
             result
         }
@@ -272,7 +337,8 @@ pub mod arenas {
             if !arena_lives(a, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            let result = block!(settle(arena::Raw::alloc_aligned(a, size, align), "alloc", || owner(a), Place::NONE));
+            let result =
+                block!(settle(arena::Raw::alloc_aligned(a, size, align), "alloc", || owner(a), Place::NONE, size));
             noticed(a, "alloc", Place::NONE);
             result
         }
@@ -282,10 +348,8 @@ pub mod arenas {
     pub unsafe fn calloc(a: *mut arena::Raw, count: usize, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise; the block is fresh.
         unsafe {
-            let Some(bytes) = allokit_core::array_size(count, size) else {
-                errno::set(errno::ENOMEM);
-                return ptr::null_mut();
-            };
+            // Too much for any arena.
+            let bytes = allokit_core::array_size(count, size).unwrap_or(usize::MAX);
             let block = alloc(a, bytes);
             if !block.is_null() {
                 block.write_bytes(0, bytes);
@@ -301,7 +365,7 @@ pub mod arenas {
             if !arena_lives(a, "realloc", here) {
                 return ptr::null_mut();
             }
-            let resized = settle(arena::Raw::realloc(a, block, old, new), "realloc", || owner(a), here).flatten();
+            let resized = settle(arena::Raw::realloc(a, block, old, new), "realloc", || owner(a), here, new).flatten();
             noticed(a, "realloc", here);
             block!(resized)
         }
@@ -360,7 +424,14 @@ pub mod arenas {
             // Negative: errno says why.
             let Ok(length) = usize::try_from(length) else { return ptr::null_mut() };
             if length < room {
-                return block!(settle(arena::Raw::commit(a, length + 1), "sprintf", || owner(a), Place::NONE)).cast();
+                return block!(settle(
+                    arena::Raw::commit(a, length + 1),
+                    "sprintf",
+                    || owner(a),
+                    Place::NONE,
+                    length + 1
+                ))
+                .cast();
             }
             let text = alloc(a, length + 1).cast::<c_char>();
             if !text.is_null() {
@@ -380,7 +451,8 @@ pub mod arenas {
     pub unsafe fn rewind(a: *mut arena::Raw, mark: &arena::Mark, here: Place) -> bool {
         // SAFETY: the caller's promise.
         unsafe {
-            arena_lives(a, "rewind", here) && settle(arena::Raw::rewind(a, mark), "rewind", || owner(a), here).is_some()
+            arena_lives(a, "rewind", here)
+                && settle(arena::Raw::rewind(a, mark), "rewind", || owner(a), here, 0).is_some()
         }
     }
 
@@ -475,7 +547,7 @@ pub fn scratch_begin() -> Stretch {
     let from = unsafe { source(Place::NONE) };
     let name = Label { name: c"scratch".as_ptr(), ..Label::NONE };
     let options = arena::Options { label: name, guard: guards(), ..arena::Options::new(from) };
-    settle(set.begin(&options), "scratch begin", || None, Place::NONE).unwrap_or(Stretch::NONE)
+    settle(set.begin(&options), "scratch begin", || None, Place::NONE, 0).unwrap_or(Stretch::NONE)
 }
 
 /// `ak_scratch_end`
@@ -493,7 +565,7 @@ pub unsafe fn scratch_end(stretch: &Stretch, here: Place) {
         // SAFETY: this thread's set.
         unsafe { (*set.cast::<Scratch>()).end(stretch) }
     };
-    settle(ended, "scratch end", || None, here);
+    settle(ended, "scratch end", || None, here, 0);
 }
 
 // ---- regions ----
@@ -521,14 +593,16 @@ pub mod regions {
     /// `ak_region_from_buffer`
     pub unsafe fn from_buffer(buffer: *mut u8, size: usize, here: Place) -> *mut region::Raw {
         // SAFETY: the caller's promise.
-        unsafe { block!(settle(region::Raw::in_buffer(buffer, size, label(here)), "making a region", || None, here)) }
+        unsafe {
+            block!(settle(region::Raw::in_buffer(buffer, size, label(here)), "making a region", || None, here, size))
+        }
     }
 
     /// `ak_region_new`
     pub unsafe fn new(size: usize, here: Place) -> *mut region::Raw {
         // SAFETY: the caller's promise.
         unsafe {
-            block!(settle(region::Raw::create(size, source(here), label(here)), "making a region", || None, here))
+            block!(settle(region::Raw::create(size, source(here), label(here)), "making a region", || None, here, size))
         }
     }
 
@@ -539,7 +613,7 @@ pub mod regions {
             if !region_lives(r, "making a child", here) {
                 return ptr::null_mut();
             }
-            block!(settle(region::Raw::child(r, size, label(here)), "making a region", || owner(r), here))
+            block!(settle(region::Raw::child(r, size, label(here)), "making a region", || owner(r), here, size))
         }
     }
 
@@ -548,7 +622,7 @@ pub mod regions {
         // SAFETY: the caller's promise.
         unsafe {
             if !r.is_null() && region_lives(r, "destroy", here) {
-                settle(region::Raw::destroy(r), "destroy", || None, here);
+                settle(region::Raw::destroy(r), "destroy", || None, here, 0);
             }
         }
     }
@@ -563,16 +637,16 @@ pub mod regions {
             }
             match region::Raw::alloc(r, size) {
                 Ok(block) => block.as_ptr(),
-                Err(error) => no_block(r, error),
+                Err(error) => no_block(r, error, size),
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn no_block(r: *mut region::Raw, error: Error) -> *mut u8 {
+    unsafe fn no_block(r: *mut region::Raw, error: Error, size: usize) -> *mut u8 {
         // SAFETY: it lives.
-        settle::<()>(Err(error), "alloc", || unsafe { owner(r) }, Place::NONE);
+        settle::<()>(Err(error), "alloc", || unsafe { owner(r) }, Place::NONE, size);
         ptr::null_mut()
     }
 
@@ -583,7 +657,7 @@ pub mod regions {
             if !region_lives(r, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            block!(settle(region::Raw::alloc_aligned(r, size, align), "alloc", || owner(r), Place::NONE))
+            block!(settle(region::Raw::alloc_aligned(r, size, align), "alloc", || owner(r), Place::NONE, size))
         }
     }
 
@@ -594,7 +668,13 @@ pub mod regions {
             if !region_lives(r, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            block!(settle(region::Raw::calloc(r, count, size), "alloc", || owner(r), Place::NONE))
+            block!(settle(
+                region::Raw::calloc(r, count, size),
+                "alloc",
+                || owner(r),
+                Place::NONE,
+                count.saturating_mul(size)
+            ))
         }
     }
 
@@ -605,7 +685,7 @@ pub mod regions {
             if !region_lives(r, "realloc", here) {
                 return ptr::null_mut();
             }
-            block!(settle(region::Raw::realloc(r, block, size), "realloc", || owner(r), here).flatten())
+            block!(settle(region::Raw::realloc(r, block, size), "realloc", || owner(r), here, size).flatten())
         }
     }
 
@@ -627,7 +707,7 @@ pub mod regions {
     unsafe fn free_fault(block: *mut u8, error: Error, here: Place) {
         let _errno = errno::Saved::new();
         // SAFETY: the caller's promise.
-        settle::<()>(Err(error), "free", || unsafe { owner_of(block) }, here);
+        settle::<()>(Err(error), "free", || unsafe { owner_of(block) }, here, 0);
     }
 
     /// `ak_region_usable_size`
@@ -636,7 +716,7 @@ pub mod regions {
             return 0;
         }
         // SAFETY: the caller's promise.
-        unsafe { settle(region::Raw::usable(block), "usable size", || owner_of(block), Place::NONE).unwrap_or(0) }
+        unsafe { settle(region::Raw::usable(block), "usable size", || owner_of(block), Place::NONE, 0).unwrap_or(0) }
     }
 
     /// `ak_region_scratch`
@@ -646,7 +726,7 @@ pub mod regions {
             if !region_lives(r, "scratch", Place::NONE) {
                 return ptr::null_mut();
             }
-            block!(settle(region::Raw::scratch(r, size), "scratch", || owner(r), Place::NONE))
+            block!(settle(region::Raw::scratch(r, size), "scratch", || owner(r), Place::NONE, size))
         }
     }
 
@@ -700,7 +780,7 @@ pub mod pools {
     /// `ak_pool_new`
     pub unsafe fn new(size: usize, options: &pool::Options, here: Place) -> *mut pool::Raw {
         // SAFETY: the caller's promise.
-        unsafe { block!(settle(pool::Raw::create(size, options), "making a pool", || None, here)) }
+        unsafe { block!(settle(pool::Raw::create(size, options), "making a pool", || None, here, size)) }
     }
 
     /// `ak_pool_destroy`
@@ -724,9 +804,9 @@ pub mod pools {
                 // The list behind a damaged object is lost; the next one is carved.
                 Err(Error::Fault(found)) => {
                     raise("take", owner(p), found, Place::NONE);
-                    block!(settle(pool::Raw::take(p), "take", || owner(p), Place::NONE))
+                    block!(settle(pool::Raw::take(p), "take", || owner(p), Place::NONE, pool::Raw::stride(p)))
                 }
-                result => block!(settle(result, "take", || owner(p), Place::NONE)),
+                result => block!(settle(result, "take", || owner(p), Place::NONE, pool::Raw::stride(p))),
             }
         }
     }
@@ -736,7 +816,7 @@ pub mod pools {
         // SAFETY: the caller's promise.
         unsafe {
             if pool_lives(p, "give", here) {
-                settle(pool::Raw::give(p, object), "give", || owner(p), here);
+                settle(pool::Raw::give(p, object), "give", || owner(p), here, 0);
             }
         }
     }
@@ -773,7 +853,7 @@ pub mod stacks {
     /// `ak_stack_new`
     pub unsafe fn new(size: usize, options: &stack::Options, here: Place) -> *mut stack::Raw {
         // SAFETY: the caller's promise.
-        unsafe { block!(settle(stack::Raw::create(size, options), "making a stack", || None, here)) }
+        unsafe { block!(settle(stack::Raw::create(size, options), "making a stack", || None, here, size)) }
     }
 
     /// `ak_stack_destroy`
@@ -793,14 +873,16 @@ pub mod stacks {
             if !stack_lives(s, "push", Place::NONE) {
                 return ptr::null_mut();
             }
-            block!(settle(stack::Raw::push(s, size), "push", || owner(s), Place::NONE))
+            block!(settle(stack::Raw::push(s, size), "push", || owner(s), Place::NONE, size))
         }
     }
 
     /// `ak_stack_pop`
     pub unsafe fn pop(s: *mut stack::Raw, block: *mut u8, here: Place) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { stack_lives(s, "pop", here) && settle(stack::Raw::pop(s, block), "pop", || owner(s), here).is_some() }
+        unsafe {
+            stack_lives(s, "pop", here) && settle(stack::Raw::pop(s, block), "pop", || owner(s), here, 0).is_some()
+        }
     }
 
     /// `ak_stack_mark`
@@ -808,7 +890,7 @@ pub mod stacks {
         // SAFETY: the caller's promise.
         unsafe {
             if stack_lives(s, "mark", Place::NONE) {
-                settle(stack::Raw::mark(s), "mark", || owner(s), Place::NONE)
+                settle(stack::Raw::mark(s), "mark", || owner(s), Place::NONE, 0)
             } else {
                 None
             }
@@ -820,7 +902,7 @@ pub mod stacks {
         // SAFETY: the caller's promise.
         unsafe {
             stack_lives(s, "release", here)
-                && settle(stack::Raw::release(s, mark), "release", || owner(s), here).is_some()
+                && settle(stack::Raw::release(s, mark), "release", || owner(s), here, 0).is_some()
         }
     }
 

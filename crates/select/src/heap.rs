@@ -6,9 +6,9 @@
 
 use crate::Selected;
 use crate::api::{self, Plain, Source as _};
-use crate::arena::{Owner, Place, report};
+use crate::arena::{Owner, Place, no_memory, report};
 use allokit_arena::{Label, Source};
-use allokit_core::{Backend, Known, MIN_ALIGN, Others, Stats};
+use allokit_core::{Backend, FaultKind, Known, MIN_ALIGN, Others, Stats};
 use allokit_heap::{Error, Fault, Kind, Options, Raw};
 use allokit_platform::{Lock, abort, errno, stderr::Stderr};
 use core::ffi::{c_char, c_void};
@@ -93,7 +93,7 @@ pub(crate) unsafe fn free(ptr: *mut u8, here: Place) -> bool {
         Some((Err(error), heap)) => {
             let _errno = errno::Saved::new();
             // SAFETY: the heap is null, or that of the memory.
-            settle::<()>(Err(error), "free", || unsafe { owner(heap) }, here);
+            settle::<()>(Err(error), "free", || unsafe { owner(heap) }, here, 0);
             true
         }
     }
@@ -109,7 +109,7 @@ pub(crate) unsafe fn realloc(ptr: *mut u8, size: usize, align: usize, here: Plac
     // SAFETY: the heap is null, or that of the memory; the rest is the caller's promise.
     unsafe {
         let resized = if heap.is_null() { gone(ptr) } else { Raw::realloc_aligned(heap, ptr, size, align) };
-        Some(pointer(settle(resized, "realloc", || owner(heap), here)))
+        Some(pointer(settle(resized, "realloc", || owner(heap), here, size)))
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) unsafe fn usable_size(ptr: *const u8, here: Place) -> Option<usize> {
     // SAFETY: as above.
     unsafe {
         let size = if heap.is_null() { gone(ptr.cast_mut()) } else { Raw::usable(heap, ptr.cast_mut()) };
-        Some(settle(size, "usable size", || owner(heap), here).unwrap_or(0))
+        Some(settle(size, "usable size", || owner(heap), here, 0).unwrap_or(0))
     }
 }
 
@@ -207,11 +207,15 @@ fn settle<T>(
     operation: &str,
     owner: impl FnOnce() -> Option<Named>,
     here: Place,
+    size: usize,
 ) -> Option<T> {
     match result {
         Ok(value) => return Some(value),
         Err(Error::Fault(found)) => raise(operation, owner(), found, here),
-        Err(Error::NoMemory) => errno::set(errno::ENOMEM),
+        Err(Error::NoMemory) => {
+            let owner = owner();
+            no_memory(operation, owner.as_ref().map(named), here, size);
+        }
         Err(Error::Invalid) => errno::set(errno::EINVAL),
     }
     None
@@ -220,12 +224,28 @@ fn settle<T>(
 #[cold]
 #[inline(never)]
 fn raise(operation: &str, owner: Option<Named>, found: Fault, here: Place) {
-    let owner = owner.as_ref().map(|named| {
-        let name = &named.label.name;
-        let name = if name[0] == 0 { ptr::null() } else { name.as_ptr().cast() };
-        Owner { what: "heap", label: Label { name, file: named.label.file, line: named.label.line } }
-    });
-    report(operation, owner, found.address, found.kind.text(), here);
+    let owner = owner.as_ref().map(named);
+    report(kind_of(found.kind), operation, owner, found.address, found.kind.text(), here);
+}
+
+/// What a report says of a heap, while its texts are there.
+fn named(named: &Named) -> Owner {
+    let name = &named.label.name;
+    let name = if name[0] == 0 { ptr::null() } else { name.as_ptr().cast() };
+    Owner { what: "heap", label: Label { name, file: named.label.file, line: named.label.line } }
+}
+
+/// What C calls it.
+fn kind_of(kind: Kind) -> FaultKind {
+    match kind {
+        Kind::Foreign => FaultKind::AllocatorMismatch,
+        Kind::DoubleFree => FaultKind::DoubleFree,
+        Kind::Inside => FaultKind::InvalidFree,
+        Kind::Gone => FaultKind::UseAfterReset,
+        Kind::Ended => FaultKind::UseAfterDestroy,
+        // Children or arenas that live, and what is new.
+        _ => FaultKind::OutOfOrder,
+    }
 }
 
 fn pointer(block: Option<NonNull<u8>>) -> *mut u8 {
@@ -251,7 +271,7 @@ fn refuse(h: *mut Raw, operation: &str, here: Place) {
         return;
     }
     let owner = Owner { what: "heap", label: Label::NONE };
-    report(operation, Some(owner), h.addr(), Kind::Ended.text(), here);
+    report(FaultKind::UseAfterDestroy, operation, Some(owner), h.addr(), Kind::Ended.text(), here);
 }
 
 // ---- a heap as the source of an arena ----
@@ -265,7 +285,7 @@ unsafe fn give(context: *mut c_void, block: *mut u8, _size: usize) {
     // SAFETY: a block of `take`, which the arena uses no more.
     unsafe {
         let done = Raw::free_pinned(context.cast(), block);
-        settle(done, "free", || owner(context.cast()), Place::NONE);
+        settle(done, "free", || owner(context.cast()), Place::NONE, 0);
     }
 }
 
@@ -308,7 +328,7 @@ pub mod heaps {
             let name = if name.is_null() { &[][..] } else { core::ffi::CStr::from_ptr(name).to_bytes() };
             let label = allokit_heap::Label { file: here.file, line: here.line, ..allokit_heap::Label::named(name) };
             let made = Raw::create(parent, &Options { label, limit });
-            let h = settle(made, "making a heap", || None, here).map_or(ptr::null_mut(), NonNull::as_ptr);
+            let h = settle(made, "making a heap", || None, here, 0).map_or(ptr::null_mut(), NonNull::as_ptr);
             #[cfg(feature = "track")]
             if !h.is_null() && api::mode() == api::TRACKED {
                 // A block that lives as long as the heap, so that one that is not destroyed is found as a leak of the place
@@ -342,7 +362,7 @@ pub mod heaps {
                 return false;
             }
             let _token = Raw::tag(h).cast::<u8>();
-            let done = settle(Raw::destroy(h), "destroy", || owner(h), here).is_some();
+            let done = settle(Raw::destroy(h), "destroy", || owner(h), here, 0).is_some();
             #[cfg(feature = "track")]
             if done && !_token.is_null() {
                 crate::tracked::give(_token.cast::<u32>().read(), _token, TOKEN);
@@ -354,7 +374,7 @@ pub mod heaps {
     /// `ak_heap_reset`
     pub unsafe fn reset(h: *mut Raw, here: Place) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { lives(h, "reset", here) && settle(Raw::reset(h), "reset", || owner(h), here).is_some() }
+        unsafe { lives(h, "reset", here) && settle(Raw::reset(h), "reset", || owner(h), here, 0).is_some() }
     }
 
     /// `ak_heap_alloc`
@@ -367,16 +387,16 @@ pub mod heaps {
             }
             match Raw::alloc(h, size) {
                 Ok(block) => block.as_ptr(),
-                Err(error) => no_block(h, error),
+                Err(error) => no_block(h, error, size),
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn no_block(h: *mut Raw, error: Error) -> *mut u8 {
+    unsafe fn no_block(h: *mut Raw, error: Error, size: usize) -> *mut u8 {
         // SAFETY: it lives.
-        settle::<()>(Err(error), "alloc", || unsafe { owner(h) }, Place::NONE);
+        settle::<()>(Err(error), "alloc", || unsafe { owner(h) }, Place::NONE, size);
         ptr::null_mut()
     }
 
@@ -387,7 +407,7 @@ pub mod heaps {
             if !lives(h, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            pointer(settle(Raw::calloc(h, count, size), "alloc", || owner(h), Place::NONE))
+            pointer(settle(Raw::calloc(h, count, size), "alloc", || owner(h), Place::NONE, count.saturating_mul(size)))
         }
     }
 
@@ -398,7 +418,7 @@ pub mod heaps {
             if !lives(h, "alloc", Place::NONE) {
                 return ptr::null_mut();
             }
-            pointer(settle(Raw::alloc_aligned(h, size, align), "alloc", || owner(h), Place::NONE))
+            pointer(settle(Raw::alloc_aligned(h, size, align), "alloc", || owner(h), Place::NONE, size))
         }
     }
 
@@ -416,7 +436,7 @@ pub mod heaps {
             if !lives(h, "realloc", here) {
                 return ptr::null_mut();
             }
-            pointer(settle(Raw::realloc(h, block, size), "realloc", || owner(h), here))
+            pointer(settle(Raw::realloc(h, block, size), "realloc", || owner(h), here, size))
         }
     }
 
@@ -439,7 +459,7 @@ pub mod heaps {
     unsafe fn free_fault(h: *mut Raw, error: Error, here: Place) {
         let _errno = errno::Saved::new();
         // SAFETY: it lives.
-        settle::<()>(Err(error), "free", || unsafe { owner(h) }, here);
+        settle::<()>(Err(error), "free", || unsafe { owner(h) }, here, 0);
     }
 
     /// `ak_heap_memdup`, `ak_heap_strndup`: a copy of `size` bytes, and a zero byte when it is a text

@@ -16,7 +16,7 @@ mod absent {
         0
     }
     pub(super) fn mark() {}
-    pub(super) fn assert_balanced(_context: &str) -> bool {
+    pub(super) fn assert_balanced(_context: &core::ffi::CStr) -> bool {
         true
     }
     pub(super) fn visit(_see: &mut dyn FnMut(&super::SiteInfo) -> bool) -> usize {
@@ -74,14 +74,11 @@ pub fn mark() {
 /// # Safety
 /// `context` is null or zero-terminated.
 pub unsafe fn assert_balanced(context: *const c_char) -> bool {
-    let context = if context.is_null() {
-        "assert_balanced"
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { CStr::from_ptr(context) }.to_str().unwrap_or("(not UTF-8)")
-    };
+    // SAFETY: the caller's promise.
+    let context = if context.is_null() { c"assert_balanced" } else { unsafe { CStr::from_ptr(context) } };
     if let Some(reason) = unknown() {
         let mut out = Stderr::new();
+        let context = context.to_str().unwrap_or("(not UTF-8)");
         let _ = writeln!(out, "allokit: {context}: balance is unknown: {reason}");
         return true;
     }

@@ -5,13 +5,13 @@ use crate::api::{Origin, Source};
 use crate::arena::Place;
 use crate::heap;
 use crate::leaks::{Profile, RawSnapshot, SiteInfo};
-use allokit_core::{Backend, MIN_ALIGN, Stats};
-use allokit_platform::clock;
+use allokit_core::{Backend, Fault, FaultKind, MIN_ALIGN, Stats};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
+use allokit_platform::{clock, errno, handler};
 use allokit_report::fault;
 use allokit_track::{Leaks, Since, SiteId, Snapshot, Tracked, sites};
-use core::ffi::CStr;
+use core::ffi::{CStr, c_char};
 use core::{fmt, ptr};
 
 type Layer = Tracked<Selected>;
@@ -40,12 +40,24 @@ pub(crate) fn mark() {
 }
 
 /// See [`crate::leaks::assert_balanced`].
-pub(crate) fn assert_balanced(context: &str) -> bool {
+pub(crate) fn assert_balanced(context: &CStr) -> bool {
     let leaks = Leaks::take(Since::Mark);
     if leaks.blocks == 0 {
         return true;
     }
-    fault::act(|out| leaks.write(out, Some(&context)));
+    let tell = |policy| {
+        for row in leaks.rows() {
+            handler::call(&Fault {
+                policy: policy as u32,
+                size: row.bytes as usize,
+                count: row.blocks,
+                allocated: row.site.place(),
+                context: context.as_ptr(),
+                ..Fault::new(FaultKind::Leak)
+            });
+        }
+    };
+    fault::act(tell, |out| leaks.write(out, Some(&context.to_str().unwrap_or("(not UTF-8)"))));
     false
 }
 
@@ -54,7 +66,7 @@ pub(crate) fn visit(see: &mut dyn FnMut(&SiteInfo) -> bool) -> usize {
     let leaks = Leaks::take(Since::Start);
     let mut seen = 0;
     for row in leaks.rows() {
-        let place = row.site.place();
+        let place = row.site.parts();
         seen += 1;
         let info = SiteInfo {
             struct_size: size_of::<SiteInfo>(),
@@ -208,6 +220,13 @@ unsafe impl Source for Origin {
             Layer::usable_size_at(ptr, self.site())
         }
     }
+    #[cold]
+    fn impossible(self) -> *mut u8 {
+        let (operation, now) = (c"alloc".as_ptr(), self.site().place());
+        fault::tell(&Fault { operation, size: usize::MAX, now, ..Fault::new(FaultKind::OutOfMemory) });
+        errno::set(errno::ENOMEM);
+        core::ptr::null_mut()
+    }
 }
 
 /// Memory for an arena and the like, attributed to the place that made it.
@@ -233,7 +252,7 @@ pub(crate) unsafe fn give(number: u32, ptr: *mut u8, size: usize) {
 ///
 /// # Safety
 /// `file` is null or zero-terminated.
-pub(crate) unsafe fn number_of(file: *const core::ffi::c_char, line: u32) -> u32 {
+pub(crate) unsafe fn number_of(file: *const c_char, line: u32) -> u32 {
     // SAFETY: the caller's promise.
     unsafe { sites::of_place(file, line) }.number()
 }

@@ -1,7 +1,10 @@
 //! Wrong frees: finding out what a pointer is that is no live block, and saying so.
 
 use crate::{SiteId, header, live, threads};
-use allokit_report::fault::raise;
+use allokit_core::{Fault, FaultKind};
+use allokit_platform::stderr::Stderr;
+use allokit_report::fault::{raise, tell};
+use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 /// What was about to be done with the pointer.
@@ -18,6 +21,14 @@ impl Operation {
             Operation::Free => "free",
             Operation::Realloc => "realloc",
             Operation::UsableSize => "usable size",
+        }
+    }
+
+    fn c_name(self) -> &'static CStr {
+        match self {
+            Operation::Free => c"free",
+            Operation::Realloc => c"realloc",
+            Operation::UsableSize => c"usable size",
         }
     }
 
@@ -64,50 +75,82 @@ fn find(addr: usize) -> Found {
 #[inline(never)]
 pub(crate) fn wrong_pointer(operation: Operation, ptr: *const u8, site: SiteId) {
     let addr = ptr.addr();
-    raise(|out| {
-        let (name, here) = (operation.name(), operation.here());
-        match find(addr) {
-            Found::Inside { start, size, allocated_at } => {
-                let distance = addr - start;
-                writeln!(
-                    out,
-                    "allokit: {name} of {addr:#x}, which is {distance} bytes into a block of {size} bytes at {start:#x}"
-                )?;
-                writeln!(out, "  allocated at {}", SiteId(allocated_at))?;
-            }
-            Found::Freed(freed) => {
-                if operation == Operation::Free {
-                    write!(out, "allokit: double free of {addr:#x}, a block")?;
-                } else {
-                    write!(out, "allokit: {name} of {addr:#x}, a block")?;
-                }
-                if let Some(freed) = freed {
-                    write!(out, " of {} bytes", freed.size)?;
-                }
-                let already =
-                    if operation == Operation::Free && freed.is_some() { "" } else { " that is already freed" };
-                writeln!(out, "{already}")?;
-                if let Some(freed) = freed {
-                    writeln!(out, "  allocated at {}", SiteId(freed.allocated_at))?;
-                    writeln!(out, "  freed at     {}", SiteId(freed.freed_at))?;
-                }
-                if operation == Operation::Free {
-                    return writeln!(out, "  freed again  {site}");
-                }
-            }
-            Found::Nothing => {
-                writeln!(out, "allokit: {name} of {addr:#x}, which is no live block of this allocator")?;
+    let found = find(addr);
+    let mut fault = Fault {
+        operation: operation.c_name().as_ptr(),
+        block: ptr.cast(),
+        now: site.place(),
+        ..Fault::new(FaultKind::InvalidFree)
+    };
+    match &found {
+        Found::Inside { start, size, allocated_at } => {
+            (fault.offset, fault.size) = (addr - start, *size);
+            fault.allocated = SiteId(*allocated_at).place();
+        }
+        Found::Freed(freed) => {
+            fault.kind = FaultKind::DoubleFree;
+            if let Some(freed) = freed {
+                fault.size = freed.size;
+                fault.allocated = SiteId(freed.allocated_at).place();
+                fault.freed = SiteId(freed.freed_at).place();
             }
         }
-        writeln!(out, "  {here} {site}")
-    });
+        Found::Nothing => {}
+    }
+    raise(&fault, |out| describe(out, operation, addr, found, site));
+}
+
+fn describe(out: &mut Stderr, operation: Operation, addr: usize, found: Found, site: SiteId) -> fmt::Result {
+    let (name, here) = (operation.name(), operation.here());
+    match found {
+        Found::Inside { start, size, allocated_at } => {
+            let distance = addr - start;
+            writeln!(
+                out,
+                "allokit: {name} of {addr:#x}, which is {distance} bytes into a block of {size} bytes at {start:#x}"
+            )?;
+            writeln!(out, "  allocated at {}", SiteId(allocated_at))?;
+        }
+        Found::Freed(freed) => {
+            if operation == Operation::Free {
+                write!(out, "allokit: double free of {addr:#x}, a block")?;
+            } else {
+                write!(out, "allokit: {name} of {addr:#x}, a block")?;
+            }
+            if let Some(freed) = freed {
+                write!(out, " of {} bytes", freed.size)?;
+            }
+            let already = if operation == Operation::Free && freed.is_some() { "" } else { " that is already freed" };
+            writeln!(out, "{already}")?;
+            if let Some(freed) = freed {
+                writeln!(out, "  allocated at {}", SiteId(freed.allocated_at))?;
+                writeln!(out, "  freed at     {}", SiteId(freed.freed_at))?;
+            }
+            if operation == Operation::Free {
+                return writeln!(out, "  freed again  {site}");
+            }
+        }
+        Found::Nothing => {
+            writeln!(out, "allokit: {name} of {addr:#x}, which is no live block of this allocator")?;
+        }
+    }
+    writeln!(out, "  {here} {site}")
 }
 
 /// Reports a sized free with another size than the block has.
 #[cold]
 #[inline(never)]
 pub(crate) fn wrong_size(ptr: *const u8, said: usize, header: &header::Header, site: SiteId) {
-    raise(|out| {
+    let fault = Fault {
+        operation: Operation::Free.c_name().as_ptr(),
+        block: ptr.cast(),
+        size: header.size,
+        told_size: said,
+        allocated: SiteId(header.site).place(),
+        now: site.place(),
+        ..Fault::new(FaultKind::SizeMismatch)
+    };
+    raise(&fault, |out| {
         let addr = ptr.addr();
         writeln!(out, "allokit: free of {addr:#x} with size {said}, but the block has {} bytes", header.size)?;
         writeln!(out, "  allocated at {}", SiteId(header.site))?;
@@ -115,12 +158,26 @@ pub(crate) fn wrong_size(ptr: *const u8, said: usize, header: &header::Header, s
     });
 }
 
-/// Reports a live block whose header is not what was written.
+/// Reports a live block whose header, right before it, is not what was written.
 #[cold]
 #[inline(never)]
 pub(crate) fn damaged(operation: Operation, ptr: *const u8, site: SiteId) {
-    raise(|out| -> fmt::Result {
+    let fault = Fault {
+        operation: operation.c_name().as_ptr(),
+        block: ptr.cast(),
+        now: site.place(),
+        ..Fault::new(FaultKind::Underflow)
+    };
+    raise(&fault, |out| -> fmt::Result {
         writeln!(out, "allokit: block at {:#x} is damaged: its header was overwritten", ptr.addr())?;
         writeln!(out, "  {} {site}", operation.here())
     });
+}
+
+/// Tells the program's handler of a request that failed. Keeps `errno`.
+#[cold]
+#[inline(never)]
+pub(crate) fn no_memory(size: usize, site: SiteId) {
+    let operation = c"alloc".as_ptr();
+    tell(&Fault { operation, size, now: site.place(), ..Fault::new(FaultKind::OutOfMemory) });
 }

@@ -48,7 +48,8 @@ use header::Header;
 pub struct Tracked<B>(PhantomData<B>);
 
 #[cold]
-fn out_of_memory() -> *mut u8 {
+fn out_of_memory(size: usize, site: SiteId) -> *mut u8 {
+    fault::no_memory(size, site);
     errno::set(errno::ENOMEM);
     ptr::null_mut()
 }
@@ -110,42 +111,42 @@ impl<B: Backend> Tracked<B> {
     /// [`Backend::alloc`] for a call site.
     #[inline]
     pub fn alloc_at(size: usize, site: SiteId) -> *mut u8 {
-        let Some(gross) = gross(size, header::SIZE) else { return out_of_memory() };
+        let Some(gross) = gross(size, header::SIZE) else { return out_of_memory(size, site) };
         Self::finish(B::alloc(gross), header::SIZE, size, site)
     }
 
     /// [`Backend::alloc_zeroed`] for a call site.
     #[inline]
     pub fn alloc_zeroed_at(size: usize, site: SiteId) -> *mut u8 {
-        let Some(gross) = gross(size, header::SIZE) else { return out_of_memory() };
+        let Some(gross) = gross(size, header::SIZE) else { return out_of_memory(size, site) };
         Self::finish(B::alloc_zeroed(gross), header::SIZE, size, site)
     }
 
     /// [`Backend::alloc_aligned`] for a call site.
     pub fn alloc_aligned_at(size: usize, align: usize, site: SiteId) -> *mut u8 {
         let offset = align.max(header::SIZE);
-        let Some(gross) = gross(size, offset) else { return out_of_memory() };
+        let Some(gross) = gross(size, offset) else { return out_of_memory(size, site) };
         Self::finish(B::alloc_aligned(gross, offset), offset, size, site)
     }
 
     /// [`Backend::alloc_aligned_zeroed`] for a call site.
     pub fn alloc_aligned_zeroed_at(size: usize, align: usize, site: SiteId) -> *mut u8 {
         let offset = align.max(header::SIZE);
-        let Some(gross) = gross(size, offset) else { return out_of_memory() };
+        let Some(gross) = gross(size, offset) else { return out_of_memory(size, site) };
         Self::finish(B::alloc_aligned_zeroed(gross, offset), offset, size, site)
     }
 
     #[inline(always)]
     fn finish(base: *mut u8, offset: usize, size: usize, site: SiteId) -> *mut u8 {
         if base.is_null() {
-            return base;
+            return out_of_memory(size, site);
         }
         // SAFETY: the block holds `offset` bytes and then `size`.
         unsafe {
             let payload = base.add(offset);
             if !publish(payload, Header { site: site.0, epoch: header::epoch(), offset, size }) {
                 B::free(base);
-                return out_of_memory();
+                return out_of_memory(size, site);
             }
             threads::on_alloc(size);
             payload
@@ -192,7 +193,7 @@ impl<B: Backend> Tracked<B> {
     /// # Safety
     /// Unless the pointer is found to be wrong, as [`Backend::realloc`].
     pub unsafe fn realloc_at(ptr: *mut u8, size: usize, site: SiteId) -> *mut u8 {
-        let Some(gross) = gross(size, header::SIZE) else { return out_of_memory() };
+        let Some(gross) = gross(size, header::SIZE) else { return out_of_memory(size, site) };
         let Some(header) = take(ptr, Operation::Realloc, site) else { return wrong_realloc() };
         if header.offset != header::SIZE || !live::have_reserve() {
             // The backend would keep the offset, and its slack; or there might be no memory to make the moved block
@@ -205,7 +206,7 @@ impl<B: Backend> Tracked<B> {
             let base = B::realloc(ptr.sub(header::SIZE), gross);
             if base.is_null() {
                 live::put_back(ptr);
-                return base;
+                return out_of_memory(size, site);
             }
             // If it has moved, another thread may have the old address already: it is not touched any more.
             let payload = base.add(header::SIZE);
@@ -223,7 +224,7 @@ impl<B: Backend> Tracked<B> {
     pub unsafe fn realloc_aligned_at(ptr: *mut u8, size: usize, align: usize, site: SiteId) -> *mut u8 {
         let offset = align.max(header::SIZE);
         if gross(size, offset).is_none() {
-            return out_of_memory();
+            return out_of_memory(size, site);
         }
         let Some(header) = take(ptr, Operation::Realloc, site) else { return wrong_realloc() };
         // SAFETY: the block is ours, and the new one holds `size` bytes.
@@ -232,7 +233,7 @@ impl<B: Backend> Tracked<B> {
 
     /// The payload of a new block, not published yet, or null.
     fn new_block(size: usize, offset: usize) -> (*mut u8, usize) {
-        let Some(gross) = gross(size, offset) else { return (out_of_memory(), offset) };
+        let Some(gross) = gross(size, offset) else { return (ptr::null_mut(), offset) };
         let base = if offset == header::SIZE { B::alloc(gross) } else { B::alloc_aligned(gross, offset) };
         // SAFETY: the block holds `offset` bytes and then `size`.
         (if base.is_null() { base } else { unsafe { base.add(offset) } }, offset)
@@ -253,13 +254,13 @@ impl<B: Backend> Tracked<B> {
         unsafe {
             if new.is_null() {
                 live::put_back(old);
-                return new;
+                return out_of_memory(size, site);
             }
             new.copy_from_nonoverlapping(old, header.size.min(size));
             if !publish(new, Header { site: site.0, offset, size, ..*header }) {
                 B::free(new.sub(offset));
                 live::put_back(old);
-                return out_of_memory();
+                return out_of_memory(size, site);
             }
             threads::on_realloc(old.addr(), freed(header, site), size, true);
             B::free_sized(old.sub(header.offset), header.size.max(MIN_ALIGN) + header.offset);

@@ -5,7 +5,7 @@
 //! for protocol buffers need an allocator, and what is reported on is the allocator.
 
 use crate::leaks::{Leaks, Since, SiteCount};
-use crate::sites::{Place, write_text};
+use crate::sites::{Parts, write_text};
 use allokit_platform::symbol;
 use core::fmt::{self, Write};
 
@@ -17,7 +17,7 @@ pub fn write_folded(out: &mut dyn fmt::Write) -> fmt::Result {
     let leaks = Leaks::take(Since::Start);
     for row in leaks.rows() {
         let mut frame = OneFrame(out);
-        let place = row.site.place();
+        let place = row.site.parts();
         if let Some(function) = place.function {
             write_text(function.to_bytes(), &mut frame)?;
             write!(frame, " (")?;
@@ -61,7 +61,7 @@ pub fn write_pprof(time_ns: i64, add: &mut dyn FnMut(&[u8])) {
         put_text(&|out| out.write_str(text), add);
     }
     for row in leaks.rows() {
-        let place = row.site.place();
+        let place = row.site.parts();
         put_text(&|out| write_name(row, &place, out), add);
         put_text(&|out| write_file(&place, out), add);
     }
@@ -74,7 +74,7 @@ pub fn write_pprof(time_ns: i64, add: &mut dyn FnMut(&[u8])) {
 /// A sample, its location and its function, all of the number `index` + 1.
 fn put_row(index: u64, row: &SiteCount, add: &mut dyn FnMut(&[u8])) {
     let (id, name) = (index + 1, STRINGS.len() as u64 + 2 * index);
-    let place = row.site.place();
+    let place = row.site.parts();
     let mut sample = Message::new();
     sample.number(1, id);
     // Not packed: a repeated number may be written one by one.
@@ -99,14 +99,14 @@ fn put_row(index: u64, row: &SiteCount, add: &mut dyn FnMut(&[u8])) {
     function.put(5, add);
 }
 
-fn write_name(row: &SiteCount, place: &Place, out: &mut dyn fmt::Write) -> fmt::Result {
+fn write_name(row: &SiteCount, place: &Parts, out: &mut dyn fmt::Write) -> fmt::Result {
     match place.function {
         Some(function) => write_text(function.to_bytes(), out),
         None => write!(out, "{}", row.site),
     }
 }
 
-fn write_file(place: &Place, out: &mut dyn fmt::Write) -> fmt::Result {
+fn write_file(place: &Parts, out: &mut dyn fmt::Write) -> fmt::Result {
     if let Some(file) = place.file {
         return write_text(file.to_bytes(), out);
     }

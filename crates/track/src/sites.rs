@@ -8,7 +8,7 @@
 //! Fast paths: a record keeps its number; `_at` and return addresses have a cache that is read without a lock and
 //! verified against the table. Only a place that is new, or pushed out of its cache, takes the lock.
 
-use allokit_core::Site;
+use allokit_core::{Place, Site};
 use allokit_platform::{Lock, meta, symbol};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -30,6 +30,16 @@ impl SiteId {
     #[must_use]
     pub fn number(self) -> u32 {
         self.0
+    }
+    /// The site as the program's handler for faults sees it; the texts stay for good.
+    #[must_use]
+    pub fn place(self) -> Place {
+        entry(self.0).map_or(Place::UNKNOWN, |entry| Place {
+            file: entry.file,
+            function: entry.function,
+            address: entry.caller,
+            line: entry.line,
+        })
     }
 }
 
@@ -273,7 +283,7 @@ fn find_or_add(hash: u64, same: impl Fn(&Entry) -> bool, make: impl FnOnce() -> 
 
 /// What is known of a site.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
+pub struct Parts {
     /// The file, unless the site is a return address.
     pub file: Option<&'static CStr>,
     /// The function, where it is known.
@@ -287,11 +297,11 @@ pub struct Place {
 impl SiteId {
     /// What is known of the site; nothing of [`SiteId::UNKNOWN`]. The texts stay for the life of the process.
     #[must_use]
-    pub fn place(self) -> Place {
-        let Some(entry) = entry(self.0) else { return Place::default() };
+    pub fn parts(self) -> Parts {
+        let Some(entry) = entry(self.0) else { return Parts::default() };
         // SAFETY: the texts of an entry are null or copies for good.
         let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) });
-        Place { file: text(entry.file), function: text(entry.function), line: entry.line, caller: entry.caller }
+        Parts { file: text(entry.file), function: text(entry.function), line: entry.line, caller: entry.caller }
     }
 
     /// The site as a JSON object: `file`, `line` and `function`, or `address`, `module`, `symbol` and `offset`, as far as
@@ -300,7 +310,7 @@ impl SiteId {
     /// # Errors
     /// Those of the writer.
     pub fn write_json(self, out: &mut dyn fmt::Write) -> fmt::Result {
-        let place = self.place();
+        let place = self.parts();
         if place.caller != 0 {
             write!(out, "{{\"address\":\"{:#x}\"", place.caller)?;
             if let Some(found) = symbol::of(place.caller - 1) {

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: allocators side by side. Owns how the programs of tests/bench are compiled and which allocators and
 //! programs run; how they run and what the report says is crate allokit-bench's.
 
-use crate::{bench_inline, bench_peers, bench_real, build, tools};
+use crate::{bench_arenas, bench_inline, bench_peers, bench_real, build, tools};
 use allokit_bench::machine::Machine;
 use allokit_bench::measure::Runner;
 use allokit_bench::plan::{Group, Kind, OWN, STEPS, Workload};
@@ -24,7 +24,7 @@ pub struct Args {
     allocators: Vec<String>,
     /// How often every program runs on every allocator [default: 7; with --quick 2]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: Option<u32>,
+    pub rounds: Option<u32>,
     /// A quarter of the work, for a look
     #[arg(long)]
     quick: bool,
@@ -34,21 +34,24 @@ pub struct Args {
     /// Instead: the fast path in the caller beside plain calls and mimalloc linked statically, with and without LTO
     #[arg(long)]
     inline: bool,
+    /// Instead: arenas, regions, pools and stacks beside bumpalo, APR's pools and talloc's
+    #[arg(long)]
+    arenas: bool,
     /// List programs and allocators and run none
     #[arg(long)]
     list: bool,
     /// Measure nothing: make the reports of a JSON file that was written before
     #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
+    pub from: Option<PathBuf>,
     /// Where the data goes [default: target/bench/report.json]
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
     /// Where the page with charts goes [default: target/bench/report.html]
     #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
+    pub html: Option<PathBuf>,
     /// Where the tables go as Markdown; between the marks of a page that has them [default: nowhere]
     #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+    pub markdown: Option<PathBuf>,
 }
 
 /// The compiler must not know what malloc does, or it leaves out the calls that are to be measured.
@@ -67,6 +70,9 @@ const QUICK: &str = "25";
 pub fn run(args: &Args) -> Result<()> {
     if args.inline {
         return bench_inline::run(args.rounds.unwrap_or(7));
+    }
+    if args.arenas {
+        return bench_arenas::run(args);
     }
     let report = match &args.from {
         Some(file) => {

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod bench;
+mod bench_arenas;
 mod bench_inline;
 mod bench_peers;
 mod bench_real;
@@ -17,6 +18,7 @@ mod test_arena;
 mod test_bench;
 mod test_conformance;
 mod test_consumers;
+mod test_examples;
 mod test_heap;
 mod test_instr;
 mod test_misuse;

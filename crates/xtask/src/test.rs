@@ -2,8 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_heap, test_instr, test_misuse,
-    test_preload, test_profile, test_rust, tools,
+    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_examples, test_heap, test_instr,
+    test_misuse, test_preload, test_profile, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -41,6 +41,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
+    cases.extend(test_examples::cases());
     cases.extend(test_preload::cases());
     cases.extend(test_profile::cases());
     cases.extend(test_bench::cases());
@@ -109,6 +110,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
     if wants(&[
         "arena/",
         "heap/",
+        "examples/",
         "conformance/",
         "misuse/",
         "instructions/",

@@ -43,18 +43,30 @@ fn suite(backend: &'static str, shared: bool) -> Result<()> {
     command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-pthread"]);
     command.args(if shared { &["-x", "c++", "-std=c++11"][..] } else { &["-std=c99", "-DAK_TRACK"][..] });
     command.arg("-I").arg(build::root().join("include")).arg(format!("-DCHECK_VERSION=\"{}\"", build::VERSION));
-    command.arg(build::root().join("tests/conformance/main.c")).args(["arenas.c", "places.c"].map(source));
+    command
+        .arg(build::root().join("tests/conformance/main.c"))
+        .args(["arenas.c", "places.c", "bad_input.c"].map(source));
     if shared {
         command.args(["-x", "none"]);
     }
     link(&mut command, library, &program)?;
-    for (level, guard) in [("off", "0"), ("sites", "0"), ("off", "1")] {
+    // What is no fault is the same under each policy.
+    for (level, guard, policy) in [("off", "0", "abort"), ("sites", "0", "report"), ("off", "1", "quiet")] {
         let mut command = Command::new(&program);
-        command.env("CHECK_BACKEND", backend).env("ALLOKIT_TRACK", level).env("ALLOKIT_GUARD", guard);
+        command
+            .env("CHECK_BACKEND", backend)
+            .env("ALLOKIT_TRACK", level)
+            .env("ALLOKIT_GUARD", guard)
+            .env("ALLOKIT_POLICY", policy);
         let done = tools::attempt(&mut command)?;
         if !done.success {
             let kept: Vec<&str> = done.stdout.lines().filter(|line| !line.starts_with("ok")).collect();
-            bail!("ALLOKIT_TRACK={level} ALLOKIT_GUARD={guard}: {}\n{}\n{}", done.ending, kept.join("\n"), done.stderr);
+            bail!(
+                "ALLOKIT_TRACK={level} ALLOKIT_GUARD={guard} ALLOKIT_POLICY={policy}: {}\n{}\n{}",
+                done.ending,
+                kept.join("\n"),
+                done.stderr
+            );
         }
     }
     Ok(())

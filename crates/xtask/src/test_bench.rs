@@ -1,10 +1,10 @@
 //! The benchmark suite as a test: its programs compile without a warning, run, and give a report in which no number is
 //! missing. What the numbers are is not tested: the machine is busy while tests run.
 
-use crate::bench;
 use crate::build;
 use crate::case::Case;
 use crate::tools;
+use crate::{bench, bench_arenas};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,29 @@ use std::process::Command;
 
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("bench/smoke", smoke)]
+    vec![Case::new("bench/smoke", smoke), Case::new("bench/arenas", arenas)]
+}
+
+/// `cargo xtask bench --arenas`, one round: all libraries are there, with a figure in each row that is theirs.
+fn arenas() -> Result<()> {
+    let folder = build::target_dir().join("bench/arenas-smoke");
+    fs::create_dir_all(&folder)?;
+    let report = bench_arenas::measure(1, &folder)?;
+    let missing: Vec<String> = report.missing.iter().map(|one| format!("{}: {}", one.name, one.why)).collect();
+    ensure!(missing.is_empty(), "could not be had:\n{}", missing.join("\n"));
+    for kind in &report.kinds {
+        let mut figures = vec!["l1", "560k"];
+        if kind.name.starts_with("allokit") {
+            figures.extend(["aligned_l1", "region_pair", "region_long_way", "region_dearest_100000", "pool_pair"]);
+        }
+        for figure in figures {
+            let found = report.arenas.iter().find(|one| one.kind == kind.name && one.figure == figure);
+            let found = found.with_context(|| format!("{} has no {figure}", kind.name))?;
+            ensure!(found.rounds.len() == 1 && found.rounds[0] > 0.0, "{}: {figure} is {:?}", kind.name, found.rounds);
+        }
+    }
+    ensure!(!report.markdown().contains("not measured"), "a target is not measured:\n{}", report.markdown());
+    Ok(())
 }
 
 fn smoke() -> Result<()> {

@@ -23,7 +23,18 @@ struct Program {
     aborts: bool,
     env: Vec<(String, String)>,
     notrack: bool,
-    lines: Vec<String>,
+    /// The only backend it is for.
+    only: Option<String>,
+    lines: Vec<Line>,
+    /// What its own handler writes, under each policy.
+    handler: Vec<String>,
+}
+
+/// A line of a report.
+struct Line {
+    /// It is there only in a program that is compiled with AK_TRACK.
+    with_sites: bool,
+    text: String,
 }
 
 /// The cases of this module: one for each backend.
@@ -50,8 +61,17 @@ fn programs() -> Result<Vec<Program>> {
 fn read(path: PathBuf) -> Result<Program> {
     let text = std::fs::read_to_string(&path)?;
     let name = path.file_stem().context("a program has a name")?.to_string_lossy().into_owned();
-    let mut program =
-        Program { path, name, fault: false, aborts: false, env: Vec::new(), notrack: false, lines: Vec::new() };
+    let mut program = Program {
+        path,
+        name,
+        fault: false,
+        aborts: false,
+        env: Vec::new(),
+        notrack: false,
+        only: None,
+        lines: Vec::new(),
+        handler: Vec::new(),
+    };
     let mut told = false;
     for line in text.lines() {
         let Some(directive) = line.strip_prefix("/* ").and_then(|rest| rest.strip_suffix(" */")) else { continue };
@@ -71,8 +91,16 @@ fn read(path: PathBuf) -> Result<Program> {
             }
         } else if directive == "BUILD: notrack" {
             program.notrack = true;
-        } else if let Some(line) = directive.strip_prefix("EXPECT-ERR: ") {
-            program.lines.push(line.strip_prefix('|').unwrap_or(line).to_string());
+        } else if let Some(backend) = directive.strip_prefix("ONLY: ") {
+            program.only = Some(backend.to_string());
+        } else if let Some(line) = directive.strip_prefix("EXPECT-HANDLER: ") {
+            program.handler.push(line.to_string());
+        } else if let Some((with_sites, line)) = [("EXPECT-ERR: ", false), ("EXPECT-SITES: ", true)]
+            .into_iter()
+            .find_map(|(prefix, with_sites)| Some((with_sites, directive.strip_prefix(prefix)?)))
+        {
+            let text = line.strip_prefix('|').unwrap_or(line).to_string();
+            program.lines.push(Line { with_sites, text });
         }
     }
     ensure!(told, "{}: neither FAULT nor STATUS", program.name);
@@ -85,7 +113,8 @@ fn all(backend: &'static str) -> Result<()> {
     let plain = build::build(backend, false, None)?;
     let folder = tempfile::tempdir()?;
     let mut failures = Vec::new();
-    let programs = programs()?;
+    let mut programs = programs()?;
+    programs.retain(|program| program.only.as_ref().is_none_or(|only| only == backend));
     for program in &programs {
         let library = if program.notrack { &plain.static_lib } else { &tracked.static_lib };
         for sites in [true, false] {
@@ -127,7 +156,13 @@ fn one(program: &Program, backend: &str, library: &Path, sites: bool, folder: &P
         let as_it_should = if aborts { done.status.signal() == Some(6) } else { done.status.success() };
         let err = String::from_utf8_lossy(&done.stderr);
         ensure!(as_it_should, "policy {policy:?}: it ended with {}\n{err}", done.status);
-        let mut expected = if *policy == "quiet" { Vec::new() } else { program.lines.clone() };
+        let mut expected: Vec<String> = if *policy == "quiet" {
+            Vec::new()
+        } else {
+            let lines = program.lines.iter().filter(|line| sites || !line.with_sites);
+            lines.map(|line| line.text.clone()).collect()
+        };
+        expected.extend(program.handler.iter().cloned());
         if program.fault && *policy == "abort" {
             expected.push(ABORTING.to_string());
         }

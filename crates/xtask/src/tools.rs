@@ -79,6 +79,8 @@ const TOOLS: &[Tool] = &[
     tool("z3", &["z3"], "", ["z3", "z3", "z3", "z3"]),
     tool("redis", &["redis-check-rdb"], "", ["redis-tools", "redis", "redis", "redis"]),
     tool("libtcmalloc", &LIBTCMALLOC, "", ["libtcmalloc-minimal4", "gperftools-libs", "gperftools", "gperftools"]),
+    tool("libapr", &LIBAPR, "", ["libapr1-dev", "apr-devel", "apr", "apr"]),
+    tool("libtalloc", &LIBTALLOC, "", ["libtalloc-dev", "libtalloc-devel", "talloc", "talloc"]),
     tool("qemu-aarch64", &["qemu-aarch64", "qemu-aarch64-static"], "", ["qemu-user", "qemu-user", "qemu-user", ""]),
 ];
 
@@ -98,6 +100,16 @@ const LIBTCMALLOC: [&str; 3] = [
     "/usr/lib64/libtcmalloc_minimal.so.4",
     "/usr/lib/libtcmalloc_minimal.so.4",
 ];
+
+/// Headers.
+const LIBAPR: [&str; 4] = [
+    "/usr/include/apr-1.0/apr_pools.h",
+    "/usr/include/apr-1/apr_pools.h",
+    "/usr/local/include/apr-1/apr_pools.h",
+    "/opt/homebrew/include/apr-1/apr_pools.h",
+];
+
+const LIBTALLOC: [&str; 3] = ["/usr/include/talloc.h", "/usr/local/include/talloc.h", "/opt/homebrew/include/talloc.h"];
 
 /// Makes sure that the tools are here: `need(&["cmake", "ninja|make"])`. A name is one of the table's, or several with
 /// `|` of which one is enough (the first is the one that gets installed). As root on a system with apt-get the missing

@@ -1,6 +1,6 @@
 //! One page with charts that needs nothing else: SVG in the text, no script, no network.
 
-use super::tables::{heading, rule, sheets, warnings};
+use super::tables::{Sheet, heading, rule, sheets, warnings};
 use crate::plan::Group;
 use crate::result::{Measure, Report};
 use crate::suite::{REFERENCE, SUBJECT};
@@ -21,7 +21,7 @@ svg { max-width: 100%; height: auto } .grid { stroke: #ddd } .one { stroke: #888
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } td, th, .grid { border-color: #444; stroke: #444 } .bad { color: #f77 } }
 ";
 
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -34,12 +34,40 @@ fn colour(report: &Report, allocator: &str) -> &'static str {
     COLOURS[1 + place % (COLOURS.len() - 1)]
 }
 
+/// A page up to its heading.
+pub fn page_head(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+    )
+}
+
+/// One table.
+pub fn sheet_html(sheet: &Sheet) -> String {
+    let mut out = format!("<h2>{}</h2>\n<div class=\"wide\"><table><tr>\n", escaped(&sheet.title));
+    for cell in &sheet.head {
+        let _ = write!(out, "<th>{}</th>", escaped(cell));
+    }
+    out += "</tr>\n";
+    for row in &sheet.rows {
+        out += "<tr>";
+        for cell in row {
+            let class = match cell {
+                cell if cell.ends_with('!') || cell.starts_with("MISSED") || cell == "FAILED" => " class=\"bad\"",
+                cell if cell.ends_with('*') => " class=\"best\"",
+                _ => "",
+            };
+            let _ = write!(out, "<td{class}>{}</td>", escaped(cell));
+        }
+        out += "</tr>\n";
+    }
+    let _ = writeln!(out, "</table></div>\n<p>{}</p>", escaped(&sheet.note.replace('`', "")));
+    out
+}
+
 /// The whole page.
 pub fn page(report: &Report) -> String {
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Allokit benchmarks</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body>\n<h1>Allokit benchmarks</h1>\n"
-    );
+    let mut out = page_head("Allokit benchmarks");
     for line in heading(report) {
         let _ = writeln!(out, "<p>{}</p>", escaped(&line));
     }
@@ -56,24 +84,7 @@ pub fn page(report: &Report) -> String {
     }
     lines(report, &mut out);
     for sheet in sheets(report) {
-        let _ = writeln!(out, "<h2>{}</h2>\n<div class=\"wide\"><table><tr>", escaped(&sheet.title));
-        for cell in &sheet.head {
-            let _ = write!(out, "<th>{}</th>", escaped(cell));
-        }
-        out += "</tr>\n";
-        for row in &sheet.rows {
-            out += "<tr>";
-            for cell in row {
-                let class = match cell {
-                    cell if cell.ends_with('!') || cell.starts_with("MISSED") || cell == "FAILED" => " class=\"bad\"",
-                    cell if cell.ends_with('*') => " class=\"best\"",
-                    _ => "",
-                };
-                let _ = write!(out, "<td{class}>{}</td>", escaped(cell));
-            }
-            out += "</tr>\n";
-        }
-        let _ = writeln!(out, "</table></div>\n<p>{}</p>", escaped(&sheet.note.replace('`', "")));
+        out += &sheet_html(&sheet);
     }
     out += "<h2>What the programs do</h2>\n<table>\n";
     for about in &report.workloads {

@@ -260,6 +260,43 @@ pub fn rule(report: &Report) -> String {
     )
 }
 
+/// One table for a terminal.
+pub fn sheet_text(sheet: &Sheet) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(&sheet.head);
+    for row in &sheet.rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut out = format!("\n{}\n{table}\n", sheet.title);
+    if !sheet.note.is_empty() {
+        let _ = writeln!(out, "{}", sheet.note.replace('`', ""));
+    }
+    out
+}
+
+/// One table as Markdown.
+pub fn sheet_markdown(sheet: &Sheet) -> String {
+    let mut out = format!("\n### {}\n\n", sheet.title);
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace("<=", "≤").replace(">=", "≥"));
+    let align: Vec<String> = (0..sheet.head.len()).map(|i| if i == 0 { "---" } else { "---:" }.into()).collect();
+    out += &line(&sheet.head);
+    out += &line(&align);
+    for row in &sheet.rows {
+        let bold = |cell: &String| {
+            if cell.ends_with('!') || cell.starts_with("MISSED") { format!("**{cell}**") } else { cell.clone() }
+        };
+        out += &line(&row.iter().map(bold).collect::<Vec<_>>());
+    }
+    if !sheet.note.is_empty() {
+        let _ = writeln!(out, "\n{}", sheet.note);
+    }
+    out
+}
+
 /// For a terminal.
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
@@ -273,20 +310,7 @@ pub fn text(report: &Report) -> String {
         let _ = writeln!(out, "{line}");
     }
     for sheet in sheets(report) {
-        let _ = writeln!(out, "\n{}", sheet.title);
-        let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(&sheet.head);
-        for row in &sheet.rows {
-            table.add_row(row);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        let _ = writeln!(out, "{table}");
-        if !sheet.note.is_empty() {
-            let _ = writeln!(out, "{}", sheet.note.replace('`', ""));
-        }
+        out += &sheet_text(&sheet);
     }
     let _ = writeln!(out, "\n{}", rule(report));
     // Once more at the end, where it is seen.
@@ -312,20 +336,7 @@ pub fn markdown(report: &Report) -> String {
         let _ = writeln!(out, "\n**{line}**");
     }
     for sheet in sheets(report) {
-        let _ = writeln!(out, "\n### {}\n", sheet.title);
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | ").replace("<=", "≤").replace(">=", "≥"));
-        let align: Vec<String> = (0..sheet.head.len()).map(|i| if i == 0 { "---" } else { "---:" }.into()).collect();
-        out += &line(&sheet.head);
-        out += &line(&align);
-        for row in &sheet.rows {
-            let bold = |cell: &String| {
-                if cell.ends_with('!') || cell.starts_with("MISSED") { format!("**{cell}**") } else { cell.clone() }
-            };
-            out += &line(&row.iter().map(bold).collect::<Vec<_>>());
-        }
-        if !sheet.note.is_empty() {
-            let _ = writeln!(out, "\n{}", sheet.note);
-        }
+        out += &sheet_markdown(&sheet);
     }
     let _ = writeln!(out, "\n{}", rule(report));
     out

@@ -133,6 +133,8 @@ struct Chunk {
     serial: usize,
     /// Guarded arenas: what lies between the blocks and this is filled with [`POISON`].
     dirty: *mut u8,
+    /// Unique in the arena, smaller in older chunks; 0 for a caller's buffer, which is the oldest.
+    rank: usize,
 }
 
 struct Empty(Chunk);
@@ -147,6 +149,7 @@ static EMPTY: Empty = Empty(Chunk {
     size: 0,
     serial: 0,
     dirty: NOWHERE,
+    rank: 0,
 });
 
 fn empty() -> *mut Chunk {
@@ -188,6 +191,8 @@ pub struct Raw {
     /// Whether it was made out of a block of its parent.
     in_parent: bool,
     closed: bool,
+    /// A block was aligned to more than 16 since the last reset: how much room the same calls need depends on the chunk.
+    wide: bool,
     fault: Option<Fault>,
     options: Options,
 }
@@ -269,6 +274,7 @@ impl Raw {
                 own,
                 in_parent: false,
                 closed: options.guard || options.source.tools.is_some() || options.alignment > MIN_ALIGN,
+                wide: false,
                 fault: None,
                 options,
             });
@@ -284,6 +290,7 @@ impl Raw {
                     size: 0,
                     serial: 0,
                     dirty: begin,
+                    rank: 0,
                 });
                 (*a).spare = chunk;
                 options.source.hide(begin, end.addr() - begin.addr());
@@ -398,6 +405,7 @@ impl Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let align = align.max((*a).options.alignment);
+            (*a).wide |= align > MIN_ALIGN;
             if size > MAX_SIZE - align - HEADER {
                 return Err(Error::NoMemory);
             }
@@ -556,7 +564,9 @@ impl Raw {
             }
             let chunk = place.cast::<Chunk>();
             let (begin, end) = (place.add(HEADER), place.add(size));
-            chunk.write(Chunk { link: ptr::null_mut(), begin, end, filled: begin, size, serial: 0, dirty: begin });
+            (*a).counter += 1;
+            let rank = (*a).counter;
+            chunk.write(Chunk { link: ptr::null_mut(), begin, end, filled: begin, size, serial: 0, dirty: begin, rank });
             source.hide(begin, size - HEADER);
             (*a).reserved += size;
             Raw::count(a, size as isize);
@@ -913,10 +923,45 @@ impl Raw {
     }
 
     /// Ends all blocks and children. Keeps every chunk, and the size that the next one will have.
+    #[inline]
     pub unsafe fn reset(a: *mut Raw) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the current chunk is the arena's own, or EMPTY, which is only read.
         unsafe {
+            let chunk = (*a).chunk;
+            // One chunk in use and nothing else, as in each round but the first of an arena that has found its size.
+            let simple = (*chunk).link == empty() && (*a).large.is_null() && (*a).child.is_null() && !(*a).closed;
+            if !simple {
+                return Raw::reset_slow(a);
+            }
+            Raw::note_peak(a);
+            (*a).generation += 1;
+            let begin = (*chunk).begin;
+            ((*a).marked, (*a).record, (*a).floor, (*a).wide) = (ptr::null_mut(), 0, begin, false);
+            Raw::set_next(a, begin);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn reset_slow(a: *mut Raw) {
+        // SAFETY: the caller's promise; all chunks wait once they are emptied.
+        unsafe {
+            let (used, wide) = (Raw::used(a), (*a).wide);
             Raw::empty_all(a);
+            if !(*a).closed && !wide && (*a).options.buffer.is_null() {
+                // All of it fits one chunk now: that is the first, so that the next rounds stay in it. Elsewhere the same
+                // calls might need other room than before, and chunks are used in their order.
+                let mut place = &raw mut (*a).spare;
+                while !(*place).is_null() && (**place).end.addr() - (**place).begin.addr() < used {
+                    place = &raw mut (**place).link;
+                }
+                let chunk = *place;
+                if !chunk.is_null() {
+                    *place = (*chunk).link;
+                    (*chunk).link = (*a).spare;
+                    (*a).spare = chunk;
+                }
+            }
             if !(*a).spare.is_null() {
                 // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule.
                 let ready = Raw::advance(a, 1);
@@ -934,7 +979,7 @@ impl Raw {
             Raw::back_to(a, 0, 0);
             (*a).generation += 1;
             (*a).floor = (*a).next;
-            ((*a).marked, (*a).record) = (ptr::null_mut(), 0);
+            ((*a).marked, (*a).record, (*a).wide) = (ptr::null_mut(), 0, false);
         }
     }
 
@@ -944,7 +989,19 @@ impl Raw {
         unsafe {
             Raw::empty_all(a);
             if !(*a).spare.is_null() {
-                Raw::give_all(a, &raw mut (*(*a).spare).link);
+                // A reset may have put a larger one in front.
+                let (mut first, mut place) = (&raw mut (*a).spare, &raw mut (*(*a).spare).link);
+                while !(*place).is_null() {
+                    if (**place).rank < (**first).rank {
+                        first = place;
+                    }
+                    place = &raw mut (**place).link;
+                }
+                let chunk = *first;
+                *first = (*chunk).link;
+                (*chunk).link = (*a).spare;
+                (*a).spare = chunk;
+                Raw::give_all(a, &raw mut (*chunk).link);
             }
             Raw::give_all(a, &raw mut (*a).large_spare);
             (*a).next_size = (*a).options.first_chunk;

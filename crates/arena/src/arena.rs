@@ -566,7 +566,16 @@ impl Raw {
             let (begin, end) = (place.add(HEADER), place.add(size));
             (*a).counter += 1;
             let rank = (*a).counter;
-            chunk.write(Chunk { link: ptr::null_mut(), begin, end, filled: begin, size, serial: 0, dirty: begin, rank });
+            chunk.write(Chunk {
+                link: ptr::null_mut(),
+                begin,
+                end,
+                filled: begin,
+                size,
+                serial: 0,
+                dirty: begin,
+                rank,
+            });
             source.hide(begin, size - HEADER);
             (*a).reserved += size;
             Raw::count(a, size as isize);

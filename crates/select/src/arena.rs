@@ -548,22 +548,24 @@ pub mod regions {
     pub unsafe fn alloc(r: *mut region::Raw, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !region_lives(r, "alloc", Place::NONE) {
-                return ptr::null_mut();
+            if region::Raw::is_alive(r)
+                && let Some(block) = region::Raw::alloc_waiting(r, size)
+            {
+                return block.as_ptr();
             }
-            match region::Raw::alloc(r, size) {
-                Ok(block) => block.as_ptr(),
-                Err(error) => no_block(r, error),
-            }
+            alloc_fit(r, size)
         }
     }
 
-    #[cold]
     #[inline(never)]
-    unsafe fn no_block(r: *mut region::Raw, error: Error) -> *mut u8 {
-        // SAFETY: it lives.
-        settle::<()>(Err(error), "alloc", || unsafe { owner(r) }, Place::NONE);
-        ptr::null_mut()
+    unsafe fn alloc_fit(r: *mut region::Raw, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !region_lives(r, "alloc", Place::NONE) {
+                return ptr::null_mut();
+            }
+            block!(settle(region::Raw::alloc_fit(r, size), "alloc", || owner(r), Place::NONE))
+        }
     }
 
     /// `ak_region_alloc_aligned`
@@ -604,20 +606,21 @@ pub mod regions {
     pub unsafe fn free(block: *mut u8, here: Place) {
         // SAFETY: the caller's promise.
         unsafe {
-            if !block.is_null()
-                && let Err(error) = region::Raw::free(block)
-            {
-                free_fault(block, error, here);
+            if !block.is_null() && !region::Raw::free_to_wait(block) {
+                free_now(block, here);
             }
         }
     }
 
-    #[cold]
     #[inline(never)]
-    unsafe fn free_fault(block: *mut u8, error: Error, here: Place) {
-        let _errno = errno::Saved::new();
+    unsafe fn free_now(block: *mut u8, here: Place) {
         // SAFETY: the caller's promise.
-        settle::<()>(Err(error), "free", || unsafe { owner_of(block) }, here);
+        unsafe {
+            if let Err(error) = region::Raw::free_now(block) {
+                let _errno = errno::Saved::new();
+                settle::<()>(Err(error), "free", || owner_of(block), here);
+            }
+        }
     }
 
     /// `ak_region_usable_size`

@@ -214,17 +214,18 @@ fn a_write_after_free_is_noticed() {
     let mut buffer = Buffer::new(100_000, 0);
     unsafe {
         let r = Raw::in_buffer(buffer.start(), 100_000, Label::NONE).unwrap().as_ptr();
-        let p = Raw::alloc(r, 50).unwrap().as_ptr();
-        let q = Raw::alloc(r, 50).unwrap().as_ptr();
-        Raw::free(p).unwrap();
-        Raw::free(q).unwrap();
-        q.cast::<u32>().write(0x7777_7777);
-        assert_eq!(Raw::check(r), 2);
-        assert_eq!(Raw::alloc(r, 50).unwrap().as_ptr(), q);
-        assert_eq!(kind(Raw::alloc(r, 50)), Some(Kind::WriteAfterReset));
-        Raw::alloc(r, 50).unwrap();
-        Raw::reset(r);
-        assert_empty(r);
+        for write in [0, 4, 8, 12] {
+            let (p, q) = (Raw::alloc(r, 50).unwrap().as_ptr(), Raw::alloc(r, 50).unwrap().as_ptr());
+            Raw::free(p).unwrap();
+            Raw::free(q).unwrap();
+            q.add(write).cast::<u32>().write(0x7777_7777);
+            assert_ne!(Raw::check(r), 0);
+            // The block is not handed out again, and neither is what its link leads to.
+            assert_eq!(kind(Raw::alloc(r, 50)), Some(Kind::WriteAfterReset));
+            Raw::alloc(r, 50).unwrap();
+            Raw::reset(r);
+            assert_empty(r);
+        }
     }
 }
 

@@ -156,6 +156,18 @@ fn empty() -> *mut Chunk {
     (&raw const EMPTY.0).cast_mut()
 }
 
+/// The first byte that is not [`POISON`]: looked for in stretches, byte by byte only in the one that differs.
+///
+/// # Safety
+/// The bytes may be read, and each of them was written.
+unsafe fn first_other(from: *const u8, bytes: usize) -> Option<usize> {
+    const WHOLE: [u8; 256] = [POISON; 256];
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(from, bytes) };
+    let at = bytes.chunks(WHOLE.len()).position(|stretch| stretch != &WHOLE[..stretch.len()])? * WHOLE.len();
+    bytes[at..].iter().position(|&byte| byte != POISON).map(|more| at + more)
+}
+
 /// An arena: `ak_arena_t`. Only ever behind a pointer.
 #[derive(Debug)]
 #[repr(C)]
@@ -470,8 +482,7 @@ impl Raw {
             options.source.show(from, after.addr() - from.addr());
             let dirty = (*(*a).chunk).dirty.min(after);
             if options.guard && dirty > from {
-                let written = (0..dirty.addr() - from.addr()).find(|&i| *from.add(i) != POISON);
-                if let Some(at) = written {
+                if let Some(at) = first_other(from, dirty.addr() - from.addr()) {
                     (*a).fault = Some(Fault { kind: Kind::WriteAfterReset, address: from.addr() + at });
                 }
             }
@@ -1239,9 +1250,9 @@ impl Raw {
             }
             let bytes = to.addr() - from.addr();
             (*a).options.source.show(from, bytes);
-            let written = (0..bytes).any(|i| *from.add(i) != POISON);
+            let written = first_other(from, bytes);
             (*a).options.source.hide(from, bytes);
-            usize::from(written)
+            usize::from(written.is_some())
         }
     }
 }

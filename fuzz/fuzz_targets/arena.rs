@@ -143,8 +143,13 @@ impl Model {
                     Raw::rewind(a, &mark).unwrap();
                     self.blocks.truncate(count);
                     self.children.truncate(young);
-                    // Marks at the very same place are the same point, and may be gone back to as well.
-                    self.marks.truncate(at + 1);
+                    // Marks with the very same words are the same point, and may be gone back to as well.
+                    let ended = self.marks.split_off(at + 1);
+                    self.dead.extend(
+                        ended.iter().map(|one| one.0).filter(|one| self.marks.iter().all(|kept| kept.0 != *one)),
+                    );
+                    let old = self.dead.len().saturating_sub(16);
+                    self.dead.drain(..old);
                 }
                 Call::RewindDead(which) => {
                     if !self.dead.is_empty() {
@@ -244,7 +249,7 @@ fuzz_target!(|input: Input| {
     with_memory(|memory, source| {
         let mut options = Options {
             guard: input.guard,
-            limit: input.limit.map_or(usize::MAX, |limit| limit as usize * 16),
+            limit: input.limit.map_or(usize::MAX, |limit| (limit as usize + 1) * 16),
             alignment: 1 << (input.alignment % 8),
             first_chunk: input.first as usize % 5000,
             ..Options::new(source)

@@ -137,6 +137,15 @@ struct Chunk {
     rank: usize,
 }
 
+/// What a mark leaves behind in the arena, right before the place that it means.
+#[repr(C)]
+struct Record {
+    /// The end of the record before; null for none.
+    older: *mut u8,
+    /// Its number, mixed with [`Raw::record_key`].
+    check: usize,
+}
+
 struct Empty(Chunk);
 // SAFETY: it is never written.
 unsafe impl Sync for Empty {}
@@ -860,11 +869,12 @@ impl Raw {
         unsafe {
             let record = if (*a).marked == (*a).next && (*a).record != 0 {
                 (*a).record
-            } else if let Some(place) = Raw::here(a, 2 * size_of::<usize>(), MIN_ALIGN) {
+            } else if let Some(place) = Raw::here(a, size_of::<Record>(), MIN_ALIGN) {
                 (*a).counter += 1;
-                let words = place.as_ptr().cast::<usize>();
-                words.write((*a).counter);
-                words.add(1).write((*a).counter ^ MARKED ^ a.addr());
+                place
+                    .as_ptr()
+                    .cast::<Record>()
+                    .write(Record { older: (*a).marked, check: (*a).counter ^ Raw::record_key(a, (*a).marked) });
                 (*a).marked = (*a).next;
                 (*a).record = (*a).counter;
                 (*a).counter
@@ -875,6 +885,35 @@ impl Raw {
             let serial = (*(*a).chunk).serial;
             let born = (*a).counter;
             Mark { arena: a, next: (*a).next, serial, born, generation: (*a).generation, record }
+        }
+    }
+
+    /// What a record's number is mixed with, so that memory that was written over is none.
+    fn record_key(a: *mut Raw, older: *mut u8) -> usize {
+        MARKED ^ a.addr() ^ older.addr().rotate_left(32)
+    }
+
+    /// The newest record with a number of at most this, and its number; a null pointer and 0 when there is none. Records
+    /// are followed from the newest on, since one that has ended may still lie in a block that was not written: each that is
+    /// passed ends with the rewind that asks.
+    unsafe fn record_of(a: *mut Raw, most: usize) -> (*mut u8, usize) {
+        // SAFETY: the chain of records; each is believed only if its number is its key's and smaller than the last one.
+        unsafe {
+            let (mut at, mut last) = ((*a).marked, usize::MAX);
+            while !at.is_null() {
+                let place = at.sub(size_of::<Record>());
+                (*a).options.source.reveal(place, size_of::<Record>());
+                let record = place.cast::<Record>().read();
+                let number = record.check ^ Raw::record_key(a, record.older);
+                if number >= last || number == 0 {
+                    break;
+                }
+                if number <= most {
+                    return (at, number);
+                }
+                (at, last) = (record.older, number);
+            }
+            (ptr::null_mut(), 0)
         }
     }
 
@@ -901,12 +940,9 @@ impl Raw {
             if (*chunk).serial != mark.serial || mark.next < (*chunk).begin || mark.next > filled {
                 return stale;
             }
-            if mark.record != 0 {
-                let words = mark.next.sub(2 * size_of::<usize>()).cast::<usize>();
-                (*a).options.source.reveal(words.cast(), 2 * size_of::<usize>());
-                if words.read() != mark.record || words.add(1).read() != mark.record ^ MARKED ^ a.addr() {
-                    return stale;
-                }
+            let known = Raw::record_of(a, if mark.record != 0 { mark.record } else { mark.born });
+            if mark.record != 0 && known != (mark.next, mark.record) {
+                return stale;
             }
             Raw::note_peak(a);
             Raw::end_children(a, mark.born);
@@ -916,7 +952,7 @@ impl Raw {
                 Raw::set_next(a, mark.next);
             }
             (*a).floor = (*a).next;
-            ((*a).marked, (*a).record) = (mark.next, mark.record);
+            ((*a).marked, (*a).record) = known;
             Ok(())
         }
     }

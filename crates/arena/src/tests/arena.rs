@@ -531,3 +531,20 @@ fn statistics_add_up() {
         assert_eq!((empty.used, empty.peak, empty.reserved), (0, full.used, full.reserved));
     });
 }
+
+#[test]
+fn a_mark_that_ended_is_not_found_in_a_later_block() {
+    let memory = Memory::new();
+    unsafe {
+        let a = Raw::create(&options(&memory, false)).unwrap().as_ptr();
+        let outer = Raw::mark(a);
+        Raw::alloc(a, 16).unwrap();
+        let inner = Raw::mark(a);
+        Raw::rewind(a, &outer).unwrap();
+        // Its memory holds what the inner mark left there.
+        Raw::alloc(a, 256).unwrap();
+        assert_eq!(kind(Raw::rewind(a, &inner)), Some(Kind::StaleMark));
+        Raw::rewind(a, &outer).unwrap();
+        Raw::destroy(a);
+    }
+}

@@ -120,3 +120,15 @@ fn alignment() {
         assert_eq!(Raw::create(usize::MAX, &options), Err(Error::NoMemory));
     }
 }
+
+#[test]
+fn a_mark_that_ended_is_not_found_in_a_later_block() {
+    with(1000, |s| unsafe {
+        let outer = Raw::mark(s).unwrap();
+        let inner = Raw::mark(s).unwrap();
+        Raw::release(s, &outer).unwrap();
+        // Its memory holds what the inner mark left there.
+        Raw::push(s, 64).unwrap();
+        assert_eq!(kind(Raw::release(s, &inner)), Some(Kind::OutOfOrder));
+    });
+}

@@ -244,7 +244,7 @@ impl Raw {
         options.largest_chunk = options.largest_chunk.max(options.first_chunk);
         options.limit = of(options.limit, usize::MAX);
         // A tool sees more than a pattern does, and would take its check for a use.
-        options.guard &= options.source.tools.is_none();
+        options.guard &= options.source.tools().is_none();
         let (place, rest, own) = if options.buffer.is_null() {
             let size = size_of::<Raw>();
             if size > options.limit {
@@ -294,7 +294,7 @@ impl Raw {
                 born: 0,
                 own,
                 in_parent: false,
-                closed: options.guard || options.source.tools.is_some() || options.alignment > MIN_ALIGN,
+                closed: options.guard || options.source.tools().is_some() || options.alignment > MIN_ALIGN,
                 wide: false,
                 fault: None,
                 options,
@@ -331,7 +331,7 @@ impl Raw {
         // SAFETY: both arenas are the caller's.
         unsafe {
             let mut options = *options;
-            let in_parent = options.buffer.is_null() && !options.source.exists;
+            let in_parent = options.buffer.is_null() && !options.source.exists();
             if in_parent {
                 let asked = if options.first_chunk == 0 { FIRST_CHUNK } else { options.first_chunk };
                 options.buffer_size = asked.saturating_add(size_of::<Raw>() + HEADER);
@@ -490,10 +490,11 @@ impl Raw {
             let options = &(*a).options;
             options.source.show(from, after.addr() - from.addr());
             let dirty = (*(*a).chunk).dirty.min(after);
-            if options.guard && dirty > from {
-                if let Some(at) = first_other(from, dirty.addr() - from.addr()) {
-                    (*a).fault = Some(Fault { kind: Kind::WriteAfterReset, address: from.addr() + at });
-                }
+            if options.guard
+                && dirty > from
+                && let Some(at) = first_other(from, dirty.addr() - from.addr())
+            {
+                (*a).fault = Some(Fault { kind: Kind::WriteAfterReset, address: from.addr() + at });
             }
             options.source.hide(from, block.addr() - from.addr());
             options.source.hide(block.add(size), after.addr() - block.addr() - size);

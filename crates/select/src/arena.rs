@@ -25,7 +25,8 @@ impl Place {
     pub const NONE: Place = Place { file: ptr::null(), line: 0 };
 }
 
-static TOOLS: Tools = Tools { hide: tools::hide, show: tools::show, reveal: tools::reveal };
+// SAFETY: they tell a tool, and change nothing.
+static TOOLS: Tools = unsafe { Tools::new(tools::hide, tools::show, tools::reveal) };
 
 unsafe fn take(context: *mut c_void, size: usize, align: usize) -> *mut u8 {
     match api::mode() {
@@ -70,13 +71,14 @@ pub unsafe fn source(place: Place) -> Source {
         0
     };
     let tools = tools::watch().then_some(&TOOLS);
-    Source { take, give, context: ptr::without_provenance_mut(number as usize), exists: true, tools }
+    // SAFETY: the process's allocator serves any thread at any time.
+    unsafe { Source::new(take, give, ptr::without_provenance_mut(number as usize)) }.watched(tools)
 }
 
 /// No memory but a buffer's; a tool still watches it.
 #[must_use]
 pub fn no_source() -> Source {
-    Source { tools: tools::watch().then_some(&TOOLS), ..Source::NONE }
+    Source::NONE.watched(tools::watch().then_some(&TOOLS))
 }
 
 /// Whether free memory is filled and looked at.
@@ -223,8 +225,7 @@ pub mod arenas {
                     return ptr::null_mut();
                 }
                 let of = arena::Raw::options(parent);
-                let source =
-                    if of.source.exists { options.source } else { Source { tools: of.source.tools, ..Source::NONE } };
+                let source = if of.source.exists() { options.source } else { Source::NONE.watched(of.source.tools()) };
                 let guard = options.guard || of.guard;
                 arena::Raw::child(parent, &arena::Options { source, guard, ..*options })
             };
@@ -465,7 +466,8 @@ pub fn scratch_begin() -> Stretch {
     let from = unsafe { source(Place::NONE) };
     let name = Label { name: c"scratch".as_ptr(), ..Label::NONE };
     let options = arena::Options { label: name, guard: guards(), ..arena::Options::new(from) };
-    settle(set.begin(&options), "scratch begin", || None, Place::NONE).unwrap_or(Stretch::NONE)
+    // SAFETY: the options name no buffer and no callback.
+    settle(unsafe { set.begin(&options) }, "scratch begin", || None, Place::NONE).unwrap_or(Stretch::NONE)
 }
 
 /// `ak_scratch_end`

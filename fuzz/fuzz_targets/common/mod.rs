@@ -76,7 +76,8 @@ unsafe fn give(context: *mut c_void, block: *mut u8, size: usize) {
 /// Runs `body` with a source; all that it took must be given back at the end.
 pub fn with_memory(body: impl FnOnce(*mut Memory, Source)) {
     let memory = Box::into_raw(Box::<Memory>::default());
-    body(memory, Source { take, give, context: memory.cast(), exists: true, tools: None });
+    // SAFETY: the memory outlives the body, on this thread; its blocks are std's.
+    body(memory, unsafe { Source::new(take, give, memory.cast()) });
     // SAFETY: made above.
     let memory = unsafe { Box::from_raw(memory) };
     assert!(memory.blocks.is_empty() && memory.bytes == 0, "{} bytes leak", memory.bytes);

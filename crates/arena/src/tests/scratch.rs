@@ -9,9 +9,9 @@ fn inner_stretches_have_arenas_of_their_own() {
     let options = Options::new(memory.source());
     let mut set = Scratch::new(memory.source());
     unsafe {
-        let outer = unsafe { set.begin(&options) }.unwrap();
+        let outer = set.begin(&options).unwrap();
         let result = Raw::alloc(outer.arena, 100).unwrap();
-        let inner = unsafe { set.begin(&options) }.unwrap();
+        let inner = set.begin(&options).unwrap();
         assert_ne!(inner.arena, outer.arena);
         // A result for the caller, made while the temporaries live.
         let second = Raw::alloc(outer.arena, 100).unwrap();
@@ -20,7 +20,7 @@ fn inner_stretches_have_arenas_of_their_own() {
         result.write_bytes(1, 100);
         second.write_bytes(1, 100);
         assert_eq!(Raw::stats(inner.arena).used, 0);
-        let again = unsafe { set.begin(&options) }.unwrap();
+        let again = set.begin(&options).unwrap();
         assert_eq!(again.arena, inner.arena);
         set.end(&again).unwrap();
         set.end(&outer).unwrap();

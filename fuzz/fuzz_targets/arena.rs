@@ -33,7 +33,10 @@ enum Call {
 enum Plan {
     Calls(Vec<Call>),
     /// The same allocations five times, a reset after each.
-    Rounds(Vec<(Size, u8)>),
+    Rounds {
+        wide: bool,
+        sizes: Vec<(Size, u8)>,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -273,12 +276,12 @@ fuzz_target!(|input: Input| {
                         model.check();
                     }
                 }
-                Plan::Rounds(sizes) => {
+                Plan::Rounds { wide, sizes } => {
                     let mut held = None;
                     for round in 0..5 {
                         let mut blocks = Vec::new();
                         for (step, (size, log)) in sizes.iter().take(300).enumerate() {
-                            let (size, align) = (size.possible(), 1 << (log % 12));
+                            let (size, align) = (size.possible(), 1 << if *wide { log % 12 } else { 0 });
                             if let Ok(block) = Raw::alloc_aligned(a, size, align) {
                                 assert_eq!(block.addr().get() % align, 0);
                                 blocks.push(Block::fill(block.as_ptr(), size, step as u8));

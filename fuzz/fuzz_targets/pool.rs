@@ -74,7 +74,7 @@ fuzz_target!(|input: Input| {
                 let one = |which: u8| (!held.is_empty()).then(|| which as usize % held.len());
                 match *call {
                     Call::Take => take(&mut held),
-                    Call::TakeMany(count) => (0..count % 70).for_each(|_| take(&mut held)),
+                    Call::TakeMany(count) => (0..count % 20).for_each(|_| take(&mut held)),
                     Call::Give(which) | Call::GiveTwice(which) => {
                         let Some(at) = one(which) else { continue };
                         let object = held.swap_remove(at);

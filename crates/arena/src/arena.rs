@@ -6,7 +6,7 @@
 //! How it is laid out. A chunk is taken from the source with a header in front. Chunks in use form a chain from the newest
 //! (`chunk`) to [`EMPTY`], which has no room and stands for "no chunk yet", so that no path tests for null. Chunks that
 //! a reset or a rewind has emptied wait in `spare`, the oldest first, so that the same sequence of calls finds the same
-//! chunks. A block larger than the largest chunk has one of its own (`large`, `large_spare`, kept likewise).
+//! chunks; only a chunk that all of a round would have fitted into is put before them by a reset. A block larger than the largest chunk has one of its own (`large`, `large_spare`, kept likewise).
 //!
 //! Invariants, checked by [`Raw::check`]:
 //!   begin <= next <= end of the current chunk; next is a multiple of 16 unless the chunk's odd tail is in use

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 fn config() -> Config {
-    Config { cases: if cfg!(miri) { 6 } else { 300 }, failure_persistence: None, ..Config::default() }
+    Config { cases: if cfg!(miri) { 2 } else { 300 }, failure_persistence: None, ..Config::default() }
 }
 
-const LENGTH: usize = if cfg!(miri) { 40 } else { 200 };
+const LENGTH: usize = if cfg!(miri) { 30 } else { 200 };
 
 fn size() -> impl Strategy<Value = usize> {
     let large = if cfg!(miri) { 66_000..67_000usize } else { 60_000..140_000 };

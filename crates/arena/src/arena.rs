@@ -6,7 +6,7 @@
 //! How it is laid out. A chunk is taken from the source with a header in front. Chunks in use form a chain from the newest
 //! (`chunk`) to [`EMPTY`], which has no room and stands for "no chunk yet", so that no path tests for null. Chunks that
 //! a reset or a rewind has emptied wait in `spare`, the oldest first, so that the same sequence of calls finds the same
-//! chunks. A block larger than the largest chunk has one of its own (`large`, `large_spare`, kept likewise).
+//! chunks; only a chunk that all of a round would have fitted into is put before them by a reset. A block larger than the largest chunk has one of its own (`large`, `large_spare`, kept likewise).
 //!
 //! Invariants, checked by [`Raw::check`]:
 //!   begin <= next <= end of the current chunk; next is a multiple of 16 unless the chunk's odd tail is in use
@@ -133,6 +133,17 @@ struct Chunk {
     serial: usize,
     /// Guarded arenas: what lies between the blocks and this is filled with [`POISON`].
     dirty: *mut u8,
+    /// Unique in the arena, smaller in older chunks; 0 for a caller's buffer, which is the oldest.
+    rank: usize,
+}
+
+/// What a mark leaves behind in the arena, right before the place that it means.
+#[repr(C)]
+struct Record {
+    /// The end of the record before; null for none.
+    older: *mut u8,
+    /// Its number, mixed with [`Raw::record_key`].
+    check: usize,
 }
 
 struct Empty(Chunk);
@@ -147,10 +158,23 @@ static EMPTY: Empty = Empty(Chunk {
     size: 0,
     serial: 0,
     dirty: NOWHERE,
+    rank: 0,
 });
 
 fn empty() -> *mut Chunk {
     (&raw const EMPTY.0).cast_mut()
+}
+
+/// The first byte that is not [`POISON`]: looked for in stretches, byte by byte only in the one that differs.
+///
+/// # Safety
+/// The bytes may be read, and each of them was written.
+unsafe fn first_other(from: *const u8, bytes: usize) -> Option<usize> {
+    const WHOLE: [u8; 256] = [POISON; 256];
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { core::slice::from_raw_parts(from, bytes) };
+    let at = bytes.chunks(WHOLE.len()).position(|stretch| stretch != &WHOLE[..stretch.len()])? * WHOLE.len();
+    bytes[at..].iter().position(|&byte| byte != POISON).map(|more| at + more)
 }
 
 /// An arena: `ak_arena_t`. Only ever behind a pointer.
@@ -188,6 +212,8 @@ pub struct Raw {
     /// Whether it was made out of a block of its parent.
     in_parent: bool,
     closed: bool,
+    /// A block was aligned to more than 16 since the last reset: how much room the same calls need depends on the chunk.
+    wide: bool,
     fault: Option<Fault>,
     options: Options,
 }
@@ -218,7 +244,7 @@ impl Raw {
         options.largest_chunk = options.largest_chunk.max(options.first_chunk);
         options.limit = of(options.limit, usize::MAX);
         // A tool sees more than a pattern does, and would take its check for a use.
-        options.guard &= options.source.tools.is_none();
+        options.guard &= options.source.tools().is_none();
         let (place, rest, own) = if options.buffer.is_null() {
             let size = size_of::<Raw>();
             if size > options.limit {
@@ -268,7 +294,8 @@ impl Raw {
                 born: 0,
                 own,
                 in_parent: false,
-                closed: options.guard || options.source.tools.is_some() || options.alignment > MIN_ALIGN,
+                closed: options.guard || options.source.tools().is_some() || options.alignment > MIN_ALIGN,
+                wide: false,
                 fault: None,
                 options,
             });
@@ -284,6 +311,7 @@ impl Raw {
                     size: 0,
                     serial: 0,
                     dirty: begin,
+                    rank: 0,
                 });
                 (*a).spare = chunk;
                 options.source.hide(begin, end.addr() - begin.addr());
@@ -303,7 +331,7 @@ impl Raw {
         // SAFETY: both arenas are the caller's.
         unsafe {
             let mut options = *options;
-            let in_parent = options.buffer.is_null() && !options.source.exists;
+            let in_parent = options.buffer.is_null() && !options.source.exists();
             if in_parent {
                 let asked = if options.first_chunk == 0 { FIRST_CHUNK } else { options.first_chunk };
                 options.buffer_size = asked.saturating_add(size_of::<Raw>() + HEADER);
@@ -398,6 +426,7 @@ impl Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let align = align.max((*a).options.alignment);
+            (*a).wide |= align > MIN_ALIGN;
             if size > MAX_SIZE - align - HEADER {
                 return Err(Error::NoMemory);
             }
@@ -461,11 +490,11 @@ impl Raw {
             let options = &(*a).options;
             options.source.show(from, after.addr() - from.addr());
             let dirty = (*(*a).chunk).dirty.min(after);
-            if options.guard && dirty > from {
-                let written = (0..dirty.addr() - from.addr()).find(|&i| *from.add(i) != POISON);
-                if let Some(at) = written {
-                    (*a).fault = Some(Fault { kind: Kind::WriteAfterReset, address: from.addr() + at });
-                }
+            if options.guard
+                && dirty > from
+                && let Some(at) = first_other(from, dirty.addr() - from.addr())
+            {
+                (*a).fault = Some(Fault { kind: Kind::WriteAfterReset, address: from.addr() + at });
             }
             options.source.hide(from, block.addr() - from.addr());
             options.source.hide(block.add(size), after.addr() - block.addr() - size);
@@ -556,7 +585,18 @@ impl Raw {
             }
             let chunk = place.cast::<Chunk>();
             let (begin, end) = (place.add(HEADER), place.add(size));
-            chunk.write(Chunk { link: ptr::null_mut(), begin, end, filled: begin, size, serial: 0, dirty: begin });
+            (*a).counter += 1;
+            let rank = (*a).counter;
+            chunk.write(Chunk {
+                link: ptr::null_mut(),
+                begin,
+                end,
+                filled: begin,
+                size,
+                serial: 0,
+                dirty: begin,
+                rank,
+            });
             source.hide(begin, size - HEADER);
             (*a).reserved += size;
             Raw::count(a, size as isize);
@@ -830,11 +870,12 @@ impl Raw {
         unsafe {
             let record = if (*a).marked == (*a).next && (*a).record != 0 {
                 (*a).record
-            } else if let Some(place) = Raw::here(a, 2 * size_of::<usize>(), MIN_ALIGN) {
+            } else if let Some(place) = Raw::here(a, size_of::<Record>(), MIN_ALIGN) {
                 (*a).counter += 1;
-                let words = place.as_ptr().cast::<usize>();
-                words.write((*a).counter);
-                words.add(1).write((*a).counter ^ MARKED ^ a.addr());
+                place
+                    .as_ptr()
+                    .cast::<Record>()
+                    .write(Record { older: (*a).marked, check: (*a).counter ^ Raw::record_key(a, (*a).marked) });
                 (*a).marked = (*a).next;
                 (*a).record = (*a).counter;
                 (*a).counter
@@ -845,6 +886,35 @@ impl Raw {
             let serial = (*(*a).chunk).serial;
             let born = (*a).counter;
             Mark { arena: a, next: (*a).next, serial, born, generation: (*a).generation, record }
+        }
+    }
+
+    /// What a record's number is mixed with, so that memory that was written over is none.
+    fn record_key(a: *mut Raw, older: *mut u8) -> usize {
+        MARKED ^ a.addr() ^ older.addr().rotate_left(32)
+    }
+
+    /// The newest record with a number of at most this, and its number; a null pointer and 0 when there is none. Records
+    /// are followed from the newest on, since one that has ended may still lie in a block that was not written: each that is
+    /// passed ends with the rewind that asks.
+    unsafe fn record_of(a: *mut Raw, most: usize) -> (*mut u8, usize) {
+        // SAFETY: the chain of records; each is believed only if its number is its key's and smaller than the last one.
+        unsafe {
+            let (mut at, mut last) = ((*a).marked, usize::MAX);
+            while !at.is_null() {
+                let place = at.sub(size_of::<Record>());
+                (*a).options.source.reveal(place, size_of::<Record>());
+                let record = place.cast::<Record>().read();
+                let number = record.check ^ Raw::record_key(a, record.older);
+                if number >= last || number == 0 {
+                    break;
+                }
+                if number <= most {
+                    return (at, number);
+                }
+                (at, last) = (record.older, number);
+            }
+            (ptr::null_mut(), 0)
         }
     }
 
@@ -871,12 +941,9 @@ impl Raw {
             if (*chunk).serial != mark.serial || mark.next < (*chunk).begin || mark.next > filled {
                 return stale;
             }
-            if mark.record != 0 {
-                let words = mark.next.sub(2 * size_of::<usize>()).cast::<usize>();
-                (*a).options.source.reveal(words.cast(), 2 * size_of::<usize>());
-                if words.read() != mark.record || words.add(1).read() != mark.record ^ MARKED ^ a.addr() {
-                    return stale;
-                }
+            let known = Raw::record_of(a, if mark.record != 0 { mark.record } else { mark.born });
+            if mark.record != 0 && known != (mark.next, mark.record) {
+                return stale;
             }
             Raw::note_peak(a);
             Raw::end_children(a, mark.born);
@@ -886,7 +953,7 @@ impl Raw {
                 Raw::set_next(a, mark.next);
             }
             (*a).floor = (*a).next;
-            ((*a).marked, (*a).record) = (mark.next, mark.record);
+            ((*a).marked, (*a).record) = known;
             Ok(())
         }
     }
@@ -913,10 +980,45 @@ impl Raw {
     }
 
     /// Ends all blocks and children. Keeps every chunk, and the size that the next one will have.
+    #[inline]
     pub unsafe fn reset(a: *mut Raw) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the current chunk is the arena's own, or EMPTY, which is only read.
         unsafe {
+            let chunk = (*a).chunk;
+            // One chunk in use and nothing else, as in each round but the first of an arena that has found its size.
+            let simple = (*chunk).link == empty() && (*a).large.is_null() && (*a).child.is_null() && !(*a).closed;
+            if !simple {
+                return Raw::reset_slow(a);
+            }
+            Raw::note_peak(a);
+            (*a).generation += 1;
+            let begin = (*chunk).begin;
+            ((*a).marked, (*a).record, (*a).floor, (*a).wide) = (ptr::null_mut(), 0, begin, false);
+            Raw::set_next(a, begin);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn reset_slow(a: *mut Raw) {
+        // SAFETY: the caller's promise; all chunks wait once they are emptied.
+        unsafe {
+            let (used, wide) = (Raw::used(a), (*a).wide);
             Raw::empty_all(a);
+            if !(*a).closed && !wide && (*a).options.buffer.is_null() {
+                // All of it fits one chunk now: that is the first, so that the next rounds stay in it. Elsewhere the same
+                // calls might need other room than before, and chunks are used in their order.
+                let mut place = &raw mut (*a).spare;
+                while !(*place).is_null() && (**place).end.addr() - (**place).begin.addr() < used {
+                    place = &raw mut (**place).link;
+                }
+                let chunk = *place;
+                if !chunk.is_null() {
+                    *place = (*chunk).link;
+                    (*chunk).link = (*a).spare;
+                    (*a).spare = chunk;
+                }
+            }
             if !(*a).spare.is_null() {
                 // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule.
                 let ready = Raw::advance(a, 1);
@@ -934,7 +1036,7 @@ impl Raw {
             Raw::back_to(a, 0, 0);
             (*a).generation += 1;
             (*a).floor = (*a).next;
-            ((*a).marked, (*a).record) = (ptr::null_mut(), 0);
+            ((*a).marked, (*a).record, (*a).wide) = (ptr::null_mut(), 0, false);
         }
     }
 
@@ -944,7 +1046,19 @@ impl Raw {
         unsafe {
             Raw::empty_all(a);
             if !(*a).spare.is_null() {
-                Raw::give_all(a, &raw mut (*(*a).spare).link);
+                // A reset may have put a larger one in front.
+                let (mut first, mut place) = (&raw mut (*a).spare, &raw mut (*(*a).spare).link);
+                while !(*place).is_null() {
+                    if (**place).rank < (**first).rank {
+                        first = place;
+                    }
+                    place = &raw mut (**place).link;
+                }
+                let chunk = *first;
+                *first = (*chunk).link;
+                (*chunk).link = (*a).spare;
+                (*a).spare = chunk;
+                Raw::give_all(a, &raw mut (*chunk).link);
             }
             Raw::give_all(a, &raw mut (*a).large_spare);
             (*a).next_size = (*a).options.first_chunk;
@@ -1173,9 +1287,9 @@ impl Raw {
             }
             let bytes = to.addr() - from.addr();
             (*a).options.source.show(from, bytes);
-            let written = (0..bytes).any(|i| *from.add(i) != POISON);
+            let written = first_other(from, bytes);
             (*a).options.source.hide(from, bytes);
-            usize::from(written)
+            usize::from(written.is_some())
         }
     }
 }

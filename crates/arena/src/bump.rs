@@ -31,15 +31,15 @@ impl Arena<'static> {
         Arena::with_options(&Options { guard: false, ..Options::new(source) })
     }
 
-    /// An arena as the options say; their buffer must be null.
+    /// An arena as the options say; they must name no buffer and no callback, whose pointers nobody vouches for here.
     ///
     /// # Errors
-    /// `Invalid` for an alignment that is none, and for a buffer; `NoMemory`.
+    /// `Invalid` for an alignment that is none, a buffer and a callback; `NoMemory`.
     pub fn with_options(options: &Options) -> Result<Self, Error> {
-        if !options.buffer.is_null() {
+        if !options.buffer.is_null() || options.on_grow.is_some() {
             return Err(Error::Invalid);
         }
-        // SAFETY: there is no buffer.
+        // SAFETY: there is no buffer; the label's texts are not looked at by any function of the safe types.
         unsafe { Raw::create(options) }.map(|raw| Arena { raw, buffer: PhantomData })
     }
 }

@@ -25,6 +25,9 @@ pub mod stack;
 #[cfg(test)]
 mod tests;
 
+#[cfg(doctest)]
+mod misuse;
+
 pub use bump::{Arena, Child, Scope};
 pub use safe::{Pool, Region, Stack};
 pub use source::{Source, Tools};

@@ -3,7 +3,7 @@
 //! Owns: [`Raw`], the region as C sees it. The algorithm is the two-level segregated fit of M. Masmano, I. Ripoll,
 //! A. Crespo and J. Real (TLSF, ECRTS 2004): free blocks hang in lists by the highest bit of their size and the four bits
 //! below it, two bitmaps find a list with a block that fits, and neighbours are merged at once. In front of it, blocks of
-//! up to 1 KiB that are freed wait, unmerged, in lists by exact size: at most [`QUICK_MOST`] of them in all, so that
+//! up to 1 KiB that are freed wait, unmerged, in lists by exact size: at most [`QUICK_DEPTH`] of each size, so that
 //! merging them when memory runs short is bounded by a constant too.
 //!
 //! How it is laid out: the control block (this struct, then the lists), the blocks, and an end mark, all in one buffer and
@@ -15,7 +15,7 @@
 //! Invariants, checked by [`Raw::check`]:
 //!   the blocks' sizes add up to the region, and each one's `prev` is the size of the one before
 //!   no two neighbours are both FREE; every FREE block is in the list of its size, every QUICK one in that of its exact size
-//!   a bit is set exactly where a list is not empty; used and live are the sums over the USED blocks
+//!   a bit is set exactly where a list is not empty; used is the sum over the USED blocks
 
 use crate::{Error, Kind, Label, Source, gap};
 use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
@@ -29,14 +29,19 @@ const SPLIT_LOG: u32 = 4;
 const SPLIT: usize = 1 << SPLIT_LOG;
 /// A header and room for the links of a free block.
 const LEAST: u32 = 2;
-/// At most so many blocks wait unmerged.
-pub const QUICK_MOST: u32 = 64;
+/// Sizes up to this, in units, wait unmerged in a region that is not small.
+const QUICK_CLASSES: u32 = 64;
+/// At most so many blocks of one size wait.
+pub const QUICK_DEPTH: u32 = 4;
 /// How many blocks of a list are looked at when no list is sure to fit.
 const LOOKS: u32 = 8;
-const ALIVE: usize = 0x4E61_0C0D_E5A5_E002;
+/// Less the region's address, its first word; of 31 bits, so that no instruction is needed for the constant alone.
+const ALIVE: usize = 0x4E61_5A02;
 /// The largest region: what 32 bits count in units.
 const MOST_BYTES: usize = (u32::MAX as usize - 4096) * UNIT;
 
+/// Of the end mark.
+const END: u32 = 0;
 const USED: u32 = 1;
 const FREE: u32 = 2;
 const QUICK: u32 = 3;
@@ -57,6 +62,18 @@ struct Header {
 }
 
 impl Header {
+    /// As the place holds it. The first two fields in one load; the check word alone, as it is stored alone.
+    #[inline(always)]
+    unsafe fn load(place: *const Header) -> Header {
+        // SAFETY: the caller's header may be read; it is aligned to 16.
+        unsafe {
+            let words = place.cast::<u64>().read();
+            let (low, high) = (words as u32, (words >> 32) as u32);
+            let (size, back) = if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
+            Header { size, back, prev: (*place).prev, check: (*place).check }
+        }
+    }
+
     #[inline(always)]
     fn sum(self, addr: usize) -> u32 {
         let words = u64::from(self.size) | u64::from(self.back) << 32;
@@ -74,20 +91,29 @@ impl Header {
 
     #[inline(always)]
     fn is_sound(self, addr: usize) -> bool {
-        let low = self.check & 0xFFFF;
-        self.sum(addr) ^ low == self.check >> 16
+        (self.check ^ self.check >> 16) as u16 == self.sum(addr) as u16
     }
 
     #[inline(always)]
     fn state(self) -> u32 {
         self.check & STATE
     }
+}
 
-    /// The same header in another state.
-    #[inline(always)]
-    fn turned(self, from: u32, to: u32) -> u32 {
-        self.check ^ ((from ^ to) << 16 | (from ^ to))
-    }
+/// In the payload of a block that waits.
+#[repr(C)]
+struct Link {
+    next: *mut u8,
+    /// What [`Raw::beside`] says.
+    beside: usize,
+}
+
+/// The blocks of one size that wait. Payloads and not numbers, so that a block that is freed and the next one of its size
+/// cost no arithmetic between the two; the next one's is in the payload.
+#[repr(C)]
+struct Waiting {
+    first: *mut u8,
+    depth: usize,
 }
 
 /// In the payload of a free block: numbers of units from the first block.
@@ -125,18 +151,21 @@ pub struct Raw {
     units: u32,
     /// Generation, shifted past the state.
     stamp: u32,
+    /// What the lower half of a USED block's check word is.
+    used_mark: u16,
     used: u32,
     peak: u32,
-    live: u32,
     /// Sizes up to this, in units, wait unmerged.
     quick_classes: u32,
-    quick_left: u32,
-    quick_most: u32,
+    /// How deep their lists may be.
+    quick_depth: u32,
+    /// The largest payload that they have, in bytes.
+    quick_bytes: usize,
     /// Which rows have a block.
     row_map: u32,
     rows: u32,
-    /// The block at the far end, or NONE.
-    scratch: u32,
+    /// The payload of the block at the far end, or null.
+    scratch: *mut u8,
     /// Whose block this region lies in, and the chain of those in ours.
     parent: *mut Raw,
     child: *mut Raw,
@@ -184,7 +213,7 @@ fn units_of(size: usize) -> Option<u32> {
 
 /// Bytes of the control block of a region with so many units: the struct, the waiting lists, the lists, the columns' maps.
 fn control_size(rows: u32, quick_classes: u32) -> usize {
-    let lists = (quick_classes as usize + 1) * 4 + rows as usize * (SPLIT * 4 + 2);
+    let lists = (quick_classes as usize + 1) * size_of::<Waiting>() + rows as usize * (SPLIT * 4 + 2);
     size_of::<Raw>() + lists.next_multiple_of(UNIT)
 }
 
@@ -206,10 +235,10 @@ impl Raw {
         let skip = gap(buffer, UNIT);
         // What is beyond the largest region stays unused.
         let units = size.saturating_sub(skip).min(MOST_BYTES) / UNIT;
-        let (quick_classes, quick_most) = match units * UNIT {
+        let (quick_classes, quick_depth) = match units * UNIT {
             0..4096 => (0, 0),
-            4096..65536 => (16, 16),
-            _ => (64, QUICK_MOST),
+            4096..65536 => (16, 1),
+            _ => (QUICK_CLASSES, QUICK_DEPTH),
         };
         let rows = place_of(units as u32).0 as u32 + 1;
         let control = control_size(rows, quick_classes) / UNIT;
@@ -220,19 +249,19 @@ impl Raw {
         unsafe {
             let r = buffer.add(skip).cast::<Raw>();
             r.write(Raw {
-                alive: ALIVE ^ r.addr(),
+                alive: ALIVE.wrapping_sub(r.addr()),
                 base: r.cast::<u8>().add(control * UNIT),
                 units: (units - control - 1) as u32,
                 stamp: 0,
+                used_mark: USED as u16,
                 used: 0,
                 peak: 0,
-                live: 0,
                 quick_classes,
-                quick_left: quick_most,
-                quick_most,
+                quick_depth,
+                quick_bytes: (quick_classes as usize).saturating_sub(1) * UNIT,
                 row_map: 0,
                 rows,
-                scratch: NONE,
+                scratch: ptr::null_mut(),
                 parent: ptr::null_mut(),
                 child: ptr::null_mut(),
                 elder: ptr::null_mut(),
@@ -308,7 +337,7 @@ impl Raw {
         let blocks = size.max(LEAST as usize * UNIT).next_multiple_of(UNIT) + UNIT;
         // The control block grows with the size; twice is enough to know its rows.
         let rows = place_of(((blocks + 8192) / UNIT) as u32).0 as u32 + 1;
-        Some(blocks + control_size(rows, 64))
+        Some(blocks + control_size(rows, QUICK_CLASSES))
     }
 
     /// One free block, and nothing else.
@@ -316,7 +345,7 @@ impl Raw {
         // SAFETY: the control block is ours; so are the blocks by now.
         unsafe {
             for class in 0..=(*r).quick_classes {
-                Raw::quick(r, class).write(NONE);
+                Raw::quick(r, class).write(Waiting { first: ptr::null_mut(), depth: 0 });
             }
             for at in 0..(*r).rows as usize * SPLIT {
                 Raw::heads(r).add(at).write(NONE);
@@ -324,11 +353,10 @@ impl Raw {
             for row in 0..(*r).rows as usize {
                 Raw::maps(r).add(row).write(0);
             }
-            ((*r).row_map, (*r).used, (*r).live, (*r).scratch) = (0, 0, 0, NONE);
-            (*r).quick_left = (*r).quick_most;
+            ((*r).row_map, (*r).used, (*r).scratch) = (0, 0, ptr::null_mut());
             let units = (*r).units;
             Raw::write(r, 0, units, 0, FREE);
-            Raw::write(r, units, 0, units, USED);
+            Raw::write(r, units, 0, units, END);
             Raw::insert(r, 0, units);
         }
     }
@@ -336,15 +364,15 @@ impl Raw {
     // ---- the parts of the buffer ----
 
     #[inline(always)]
-    unsafe fn quick(r: *mut Raw, class: u32) -> *mut u32 {
+    unsafe fn quick(r: *mut Raw, class: u32) -> *mut Waiting {
         // SAFETY: the lists follow the struct.
-        unsafe { r.add(1).cast::<u32>().add(class as usize) }
+        unsafe { r.add(1).cast::<Waiting>().add(class as usize) }
     }
 
     #[inline(always)]
     unsafe fn heads(r: *mut Raw) -> *mut u32 {
         // SAFETY: behind the waiting lists.
-        unsafe { r.add(1).cast::<u32>().add((*r).quick_classes as usize + 1) }
+        unsafe { r.add(1).cast::<Waiting>().add((*r).quick_classes as usize + 1).cast() }
     }
 
     #[inline(always)]
@@ -389,12 +417,12 @@ impl Raw {
         }
     }
 
+    /// Another state for a block.
     #[inline(always)]
-    unsafe fn turn(r: *mut Raw, at: u32, from: u32, to: u32) {
-        // SAFETY: `at` is a block's number.
+    unsafe fn turn(place: *mut Header, from: u32, to: u32) {
+        // SAFETY: a block's header.
         unsafe {
-            let place = Raw::header(r, at);
-            (*place).check = place.read().turned(from, to);
+            (*place).check ^= (from ^ to) << 16 | (from ^ to);
         }
     }
 
@@ -486,45 +514,58 @@ impl Raw {
         }
     }
 
-    /// Merges the blocks that wait; at most [`QUICK_MOST`]. Whether there were any.
+    /// Merges the blocks that wait; at most [`QUICK_DEPTH`] of each size. Whether there were any.
     #[cold]
     unsafe fn merge_waiting(r: *mut Raw) -> bool {
+        let mut any = false;
         // SAFETY: the waiting lists hold blocks in state QUICK.
         unsafe {
-            if (*r).quick_left == (*r).quick_most {
-                return false;
-            }
             for class in LEAST..=(*r).quick_classes {
                 let list = Raw::quick(r, class);
-                while *list != NONE {
-                    let at = *list;
-                    let next = (*Raw::links(r, at)).next;
-                    if !Raw::is_waiting(r, at, class) {
-                        // Written after it was freed: what hangs behind is lost until a reset, and check() says so.
-                        *list = NONE;
-                        break;
-                    }
-                    *list = next;
-                    Raw::turn(r, at, QUICK, USED);
-                    Raw::release(r, at);
+                // Ends at null, and at a block that was written after it was freed: it and what hangs behind are lost until a
+                // reset, and check() says so.
+                while Raw::is_linked(r, (*list).first, class) {
+                    let payload = (*list).first;
+                    (*list).first = (*payload.cast::<Link>()).next;
+                    let place = payload.cast::<Header>().sub(1);
+                    Raw::turn(place, QUICK, USED);
+                    Raw::release(r, Raw::number(r, place));
+                    any = true;
                 }
+                list.write(Waiting { first: ptr::null_mut(), depth: 0 });
             }
-            (*r).quick_left = (*r).quick_most;
-            true
+        }
+        any
+    }
+
+    /// Whether a pointer from a waiting list is the payload of a block that waits there. Null is not.
+    unsafe fn is_waiting(r: *mut Raw, payload: *mut u8, class: u32) -> bool {
+        let place = payload.wrapping_sub(UNIT).cast::<Header>();
+        // SAFETY: read only where the region is, and at multiples of a unit: what is no multiple becomes a huge number.
+        unsafe {
+            let number = place.addr().wrapping_sub((*r).base.addr()).rotate_right(UNIT.trailing_zeros());
+            number < (*r).units as usize && {
+                let header = place.read();
+                header.size == class && header.check == header.seal(place.addr(), (*r).stamp | QUICK).check
+            }
         }
     }
 
-    /// Whether a number from a waiting list is a block's that waits there.
-    #[inline(always)]
-    unsafe fn is_waiting(r: *mut Raw, at: u32, class: u32) -> bool {
-        // SAFETY: read only where the region is.
+    /// As `is_waiting`, and its links are what `free` wrote.
+    unsafe fn is_linked(r: *mut Raw, payload: *mut u8, class: u32) -> bool {
+        // SAFETY: read only when it is a block.
         unsafe {
-            at < (*r).units && {
-                let place = Raw::header(r, at);
-                let header = place.read();
-                header.size == class && header.check & 0xFFFF == (*r).stamp | QUICK && header.is_sound(place.addr())
+            Raw::is_waiting(r, payload, class) && {
+                let link = payload.cast::<Link>().read();
+                link.beside == Raw::beside(payload, link.next)
             }
         }
+    }
+
+    /// What stands beside the link in a block that waits: a write into it after it was freed is known by it.
+    #[inline(always)]
+    fn beside(payload: *mut u8, next: *mut u8) -> usize {
+        payload.addr() ^ next.addr()
     }
 
     // ---- allocating ----
@@ -535,46 +576,74 @@ impl Raw {
     /// `NoMemory`; `Fault` when the block that would have served was written while free.
     #[inline(always)]
     pub unsafe fn alloc(r: *mut Raw, size: usize) -> Block {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Raw::alloc_waiting(r, size) {
+                Some(block) => Ok(block),
+                None => Raw::alloc_fit(r, size),
+            }
+        }
+    }
+
+    /// A block that waits, of exactly the size. The hot path.
+    #[inline(always)]
+    pub unsafe fn alloc_waiting(r: *mut Raw, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the list leads to a block that waits, and on only if its links are what free() wrote. (Whether somebody wrote
+        // over the header meanwhile is seen when the block is freed.)
+        unsafe {
+            if size.wrapping_sub(1) >= (*r).quick_bytes {
+                return None;
+            }
+            let units = ((size + 2 * UNIT - 1) / UNIT) as u32;
+            let list = Raw::quick(r, units);
+            let payload = (*list).first;
+            if payload.is_null() {
+                return None;
+            }
+            let link = payload.cast::<Link>().read();
+            if link.beside != Raw::beside(payload, link.next) {
+                return None;
+            }
+            (*list).first = link.next;
+            (*list).depth = (*list).depth.wrapping_sub(1);
+            Raw::turn(payload.cast::<Header>().sub(1), QUICK, USED);
+            Raw::count(r, units);
+            Some(NonNull::new_unchecked(payload))
+        }
+    }
+
+    /// A block, when none of the size waits.
+    ///
+    /// # Errors
+    /// As [`Raw::alloc`].
+    #[inline(never)]
+    pub unsafe fn alloc_fit(r: *mut Raw, size: usize) -> Block {
         let Some(units) = units_of(size) else { return Err(Error::NoMemory) };
-        // SAFETY: a block that waits is of exactly this size.
+        // SAFETY: the list is cut; what it leads to is not followed.
         unsafe {
             if units <= (*r).quick_classes {
                 let list = Raw::quick(r, units);
-                let at = *list;
-                if at != NONE {
-                    if !Raw::is_waiting(r, at, units) {
-                        return Err(Raw::written(r, list));
-                    }
-                    *list = (*Raw::links(r, at)).next;
-                    (*r).quick_left += 1;
-                    Raw::turn(r, at, QUICK, USED);
-                    return Ok(Raw::hand_out(r, at, units));
+                let payload = (*list).first;
+                // A block of no bytes takes this way too.
+                if !payload.is_null() && !Raw::is_linked(r, payload, units) {
+                    // It leads to no block: it was written after it was freed.
+                    list.write(Waiting { first: ptr::null_mut(), depth: 0 });
+                    return Err(Error::fault(Kind::WriteAfterReset, payload.addr()));
                 }
             }
             Raw::fit(r, units, UNIT)
         }
     }
 
-    /// A waiting list leads to no block: it was written after it was freed.
-    #[cold]
-    #[inline(never)]
-    unsafe fn written(r: *mut Raw, list: *mut u32) -> Error {
-        // SAFETY: the list is cut; the number is turned into an address and not followed.
-        unsafe {
-            let address = (*r).base.addr().wrapping_add(*list as usize * UNIT + UNIT);
-            *list = NONE;
-            Error::fault(Kind::WriteAfterReset, address)
-        }
-    }
-
     #[inline(always)]
-    unsafe fn hand_out(r: *mut Raw, at: u32, units: u32) -> NonNull<u8> {
-        // SAFETY: a block in state USED; not null.
+    unsafe fn count(r: *mut Raw, units: u32) {
+        // SAFETY: the caller's promise.
         unsafe {
-            (*r).live += 1;
-            (*r).used += units;
-            (*r).peak = (*r).peak.max((*r).used);
-            NonNull::new_unchecked(Raw::header(r, at).add(1).cast())
+            let used = (*r).used + units;
+            (*r).used = used;
+            if used > (*r).peak {
+                (*r).peak = used;
+            }
         }
     }
 
@@ -676,7 +745,8 @@ impl Raw {
                 }
             }
             Raw::write(r, start, taken, prev, USED);
-            Raw::hand_out(r, start, taken)
+            Raw::count(r, taken);
+            NonNull::new_unchecked(Raw::header(r, start).add(1).cast())
         }
     }
 
@@ -688,7 +758,7 @@ impl Raw {
         let Some(units) = units_of(size) else { return Err(Error::NoMemory) };
         // SAFETY: the end mark knows the last block.
         unsafe {
-            if (*r).scratch != NONE {
+            if !(*r).scratch.is_null() {
                 return Err(Error::Busy);
             }
             Raw::merge_waiting(r);
@@ -705,32 +775,43 @@ impl Raw {
                 if front >= LEAST { front } else { 0 },
                 if front >= LEAST { units } else { header.size },
             );
-            (*r).scratch = if front >= LEAST { at + front } else { at };
+            (*r).scratch = block.as_ptr();
             Ok(block)
         }
     }
 
     // ---- freeing ----
 
-    /// The region and the number of a live block, from its bare pointer.
+    /// The region and the header of a live block, from its bare pointer.
     #[inline(always)]
-    unsafe fn owner(payload: *mut u8) -> Result<(*mut Raw, u32, u32), Error> {
+    unsafe fn owner(payload: *mut u8) -> Option<(*mut Raw, Header)> {
         if payload.addr() & (UNIT - 1) != 0 {
-            return Err(Error::fault(Kind::Foreign, payload.addr()));
+            return None;
         }
         // SAFETY: the caller gives a pointer that was a block's; what stands before it is believed only if its checksum,
         // which is bound to this very address, says so.
         unsafe {
             let place = payload.cast::<Header>().sub(1);
-            let header = place.read();
+            let header = Header::load(place);
             if header.is_sound(place.addr()) {
                 let r = place.cast::<u8>().sub(header.back as usize * UNIT).cast::<Raw>();
-                if (*r).alive == ALIVE ^ r.addr() && header.check & 0xFFFF == (*r).stamp | USED && header.size >= LEAST
-                {
-                    return Ok((r, Raw::number(r, place), header.size));
+                // No end mark: that is in no state of a block's.
+                if (*r).alive == ALIVE.wrapping_sub(r.addr()) && header.check as u16 == (*r).used_mark {
+                    return Some((r, header));
                 }
             }
-            Err(Raw::why(payload))
+            None
+        }
+    }
+
+    /// The region, the number and the size of a live block.
+    unsafe fn live(payload: *mut u8) -> Result<(*mut Raw, u32, u32), Error> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Raw::owner(payload) {
+                Some((r, header)) => Ok((r, Raw::number(r, payload.cast::<Header>().sub(1)), header.size)),
+                None => Err(Raw::why(payload)),
+            }
         }
     }
 
@@ -740,12 +821,15 @@ impl Raw {
     unsafe fn why(payload: *mut u8) -> Error {
         // SAFETY: as in `owner`.
         unsafe {
+            if payload.addr() & (UNIT - 1) != 0 {
+                return Error::fault(Kind::Foreign, payload.addr());
+            }
             let place = payload.cast::<Header>().sub(1);
             let header = place.read();
             let mut kind = Kind::Foreign;
             if header.is_sound(place.addr()) {
                 let r = place.cast::<u8>().sub(header.back as usize * UNIT).cast::<Raw>();
-                kind = if (*r).alive != ALIVE ^ r.addr() {
+                kind = if (*r).alive != ALIVE.wrapping_sub(r.addr()) {
                     Kind::Ended
                 } else if header.check & 0xFFFC != (*r).stamp {
                     Kind::StaleMark
@@ -788,21 +872,52 @@ impl Raw {
     /// `payload` is or was a block of a region whose memory is still there.
     #[inline(always)]
     pub unsafe fn free(payload: *mut u8) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { if Raw::free_to_wait(payload) { Ok(()) } else { Raw::free_now(payload) } }
+    }
+
+    /// Frees a block if it may wait for the next one of its size; false when that is not so, whatever the reason. The hot
+    /// path.
+    ///
+    /// # Safety
+    /// As [`Raw::free`].
+    #[inline(always)]
+    pub unsafe fn free_to_wait(payload: *mut u8) -> bool {
         // SAFETY: the owner's records are sound as far as the block goes.
         unsafe {
-            let (r, at, units) = Raw::owner(payload)?;
-            (*r).used -= units;
-            (*r).live -= 1;
-            if units <= (*r).quick_classes && (*r).quick_left != 0 && at != (*r).scratch {
-                (*r).quick_left -= 1;
-                Raw::turn(r, at, USED, QUICK);
-                let list = Raw::quick(r, units);
-                (*Raw::links(r, at)).next = *list;
-                *list = at;
-                return Ok(());
+            let Some((r, header)) = Raw::owner(payload) else { return false };
+            if header.size > (*r).quick_classes || payload == (*r).scratch {
+                return false;
             }
-            if at == (*r).scratch {
-                (*r).scratch = NONE;
+            let list = Raw::quick(r, header.size);
+            if (*list).depth >= (*r).quick_depth as usize {
+                return false;
+            }
+            (*r).used -= header.size;
+            Raw::turn(payload.cast::<Header>().sub(1), USED, QUICK);
+            let next = (*list).first;
+            payload.cast::<Link>().write(Link { next, beside: Raw::beside(payload, next) });
+            (*list).first = payload;
+            (*list).depth += 1;
+            true
+        }
+    }
+
+    /// Frees a block that does not wait.
+    ///
+    /// # Errors
+    /// As [`Raw::free`].
+    ///
+    /// # Safety
+    /// As [`Raw::free`].
+    #[inline(never)]
+    pub unsafe fn free_now(payload: *mut u8) -> Result<(), Error> {
+        // SAFETY: a live block of this region, once its owner is known.
+        unsafe {
+            let (r, at, units) = Raw::live(payload)?;
+            (*r).used -= units;
+            if payload == (*r).scratch {
+                (*r).scratch = ptr::null_mut();
             }
             Raw::release(r, at);
             Ok(())
@@ -824,7 +939,7 @@ impl Raw {
                 let before = Raw::header(r, at - prev).read();
                 if before.state() == FREE {
                     // What is left of this header still says that the block is free.
-                    Raw::turn(r, at, USED, FREE);
+                    Raw::turn(Raw::header(r, at), USED, FREE);
                     Raw::unlink(r, at - prev, before.size);
                     at -= prev;
                     size += before.size;
@@ -850,7 +965,7 @@ impl Raw {
             if payload.is_null() {
                 return Raw::alloc(r, size).map(Some);
             }
-            let (owner, at, had) = Raw::owner(payload)?;
+            let (owner, at, had) = Raw::live(payload)?;
             if owner != r {
                 return Err(Error::fault(Kind::Foreign, payload.addr()));
             }
@@ -908,7 +1023,7 @@ impl Raw {
     /// As [`Raw::free`].
     pub unsafe fn usable(payload: *mut u8) -> Result<usize, Error> {
         // SAFETY: the caller's promise.
-        unsafe { Raw::owner(payload).map(|(_, _, units)| (units as usize - 1) * UNIT) }
+        unsafe { Raw::live(payload).map(|(_, _, units)| (units as usize - 1) * UNIT) }
     }
 
     // ---- the whole ----
@@ -919,6 +1034,7 @@ impl Raw {
         unsafe {
             Raw::end_children(r);
             (*r).stamp = ((*r).stamp + (STATE + 1)) & 0xFFFC;
+            (*r).used_mark = ((*r).stamp | USED) as u16;
             Raw::empty(r);
         }
     }
@@ -985,7 +1101,7 @@ impl Raw {
     #[inline]
     pub unsafe fn is_alive(r: *const Raw) -> bool {
         // SAFETY: the caller's promise, as far as it goes.
-        !r.is_null() && r.addr() & (UNIT - 1) == 0 && unsafe { (*r).alive } == ALIVE ^ r.addr()
+        !r.is_null() && unsafe { (&raw const (*r).alive).read_unaligned() } == ALIVE.wrapping_sub(r.addr())
     }
 
     /// Whether the address lies in a block of this region.
@@ -1037,9 +1153,10 @@ impl Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let mut largest = 0;
-            let (mut run, mut end) = (0, NONE);
+            let (mut run, mut end, mut live) = (0, NONE, 0);
             Raw::walk(r, |at, header| {
                 if header.state() == USED {
+                    live += 1;
                     return;
                 }
                 // Blocks that wait count as merged: an allocation merges them when it must.
@@ -1053,7 +1170,7 @@ impl Raw {
                 free: ((*r).units - (*r).used) as usize * UNIT,
                 peak: (*r).peak as usize * UNIT,
                 largest_free: (largest as usize * UNIT).saturating_sub(UNIT),
-                blocks: (*r).live as usize,
+                blocks: live,
             }
         }
     }
@@ -1062,15 +1179,12 @@ impl Raw {
     pub unsafe fn check(r: *mut Raw) -> usize {
         // SAFETY: numbers from lists are followed only as far as they are a block's.
         unsafe {
-            let mut faults = usize::from((*r).alive != ALIVE ^ r.addr());
-            let (mut used, mut live, mut free, mut waiting, mut last) = (0u64, 0u32, 0u32, 0u32, USED);
+            let mut faults = usize::from((*r).alive != ALIVE.wrapping_sub(r.addr()));
+            let (mut used, mut free, mut waiting, mut last) = (0u64, 0u32, 0u32, USED);
             let mut wrong = 0;
             let whole = Raw::walk(r, |at, header| {
                 match header.state() {
-                    USED => {
-                        used += u64::from(header.size);
-                        live += 1;
-                    }
+                    USED => used += u64::from(header.size),
                     FREE => {
                         free += 1;
                         wrong += usize::from(last == FREE);
@@ -1085,8 +1199,7 @@ impl Raw {
                 // The lists cannot be trusted either.
                 return faults + 1;
             }
-            faults += usize::from(used != u64::from((*r).used)) + usize::from(live != (*r).live);
-            faults += usize::from(waiting != (*r).quick_most - (*r).quick_left);
+            faults += usize::from(used != u64::from((*r).used));
             let mut listed = 0;
             for row in 0..(*r).rows as usize {
                 let map = *Raw::maps(r).add(row);
@@ -1115,15 +1228,18 @@ impl Raw {
             faults += usize::from(listed != free);
             let mut listed = 0;
             for class in 0..=(*r).quick_classes {
-                let mut at = *Raw::quick(r, class);
-                while at != NONE && listed <= waiting {
-                    if !Raw::is_waiting(r, at, class) {
+                let Waiting { first: mut payload, depth } = Raw::quick(r, class).read();
+                let mut deep = 0;
+                while !payload.is_null() && deep < depth {
+                    if !Raw::is_linked(r, payload, class) {
                         faults += 1;
                         break;
                     }
-                    listed += 1;
-                    at = (*Raw::links(r, at)).next;
+                    deep += 1;
+                    payload = (*payload.cast::<Link>()).next;
                 }
+                faults += usize::from(deep != depth || depth > (*r).quick_depth as usize || !payload.is_null());
+                listed += deep as u32;
             }
             faults + usize::from(listed != waiting)
         }

@@ -54,8 +54,12 @@ boxed! {
     RegionBox, block => |_owner, block| region::Raw::free(block)
 }
 boxed! {
-    /// A value in a pool; given back when it is dropped.
-    PoolBox, object => |owner: NonNull<()>, object| pool::Raw::give(owner.as_ptr().cast(), object)
+    /// A value in a pool; given back when it is dropped. The key that a given object holds is no part of the value: what the
+    /// value has left there, padding included, is not looked at.
+    PoolBox, object => |owner: NonNull<()>, object: *mut u8| {
+        object.cast::<[usize; 2]>().write([0; 2]);
+        pool::Raw::give(owner.as_ptr().cast(), object)
+    }
 }
 
 /// A region in a borrowed buffer.
@@ -236,7 +240,7 @@ impl<'s> Frame<'s> {
     /// Moves a value in; it is not dropped.
     ///
     /// # Errors
-    /// `NoMemory`; also for types aligned above 16. The value is lost.
+    /// `NoMemory`; the value is lost. (A type with a destructor or aligned above 16 does not compile.)
     pub fn push<T>(&self, value: T) -> Result<&'s mut T, Error> {
         const { assert!(!core::mem::needs_drop::<T>() && align_of::<T>() <= 16) };
         // SAFETY: the block is fresh, large enough, aligned, and lives as long as the frame.

@@ -60,7 +60,10 @@ impl Scratch {
     ///
     /// # Errors
     /// `NoMemory`.
-    pub fn begin(&mut self, options: &Options) -> Result<Stretch, Error> {
+    ///
+    /// # Safety
+    /// As for [`Raw::create`].
+    pub unsafe fn begin(&mut self, options: &Options) -> Result<Stretch, Error> {
         // SAFETY: the levels are this set's own.
         unsafe {
             let place = if self.current.is_null() { &raw mut self.outermost } else { &raw mut (*self.current).inner };

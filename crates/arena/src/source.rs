@@ -7,31 +7,79 @@ use core::ptr;
 /// Tells the tools that watch a program's memory (AddressSanitizer, valgrind) what may be touched.
 #[derive(Clone, Copy, Debug)]
 pub struct Tools {
-    /// From now on nobody may touch these bytes.
-    pub hide: unsafe fn(*mut u8, usize),
-    /// From now on they may be written, and read once written.
-    pub show: unsafe fn(*mut u8, usize),
-    /// From now on they may be read as they are.
-    pub reveal: unsafe fn(*mut u8, usize),
+    hide: unsafe fn(*mut u8, usize),
+    show: unsafe fn(*mut u8, usize),
+    reveal: unsafe fn(*mut u8, usize),
+}
+
+impl Tools {
+    /// `hide`: from now on nobody may touch these bytes; `show`: they may be written, and read once written; `reveal`: they
+    /// may be read as they are.
+    ///
+    /// # Safety
+    /// The functions change no memory of the program's.
+    #[must_use]
+    pub const unsafe fn new(
+        hide: unsafe fn(*mut u8, usize),
+        show: unsafe fn(*mut u8, usize),
+        reveal: unsafe fn(*mut u8, usize),
+    ) -> Tools {
+        Tools { hide, show, reveal }
+    }
 }
 
 /// Takes memory and gives it back. A value, not a type: it is called once for many blocks, and an arena of any source is
 /// the same type, which C needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// A block of `size` bytes, aligned to `align` (16 or more), or null.
-    pub take: unsafe fn(context: *mut c_void, size: usize, align: usize) -> *mut u8,
-    /// Gives back a block that was taken with this size.
-    pub give: unsafe fn(context: *mut c_void, ptr: *mut u8, size: usize),
-    /// Handed to both.
-    pub context: *mut c_void,
-    /// False only for [`Source::NONE`].
-    pub exists: bool,
-    /// Who watches; `None` in the ordinary case.
-    pub tools: Option<&'static Tools>,
+    // Private: safe code that could put any function here could break the safe types.
+    take: Take,
+    give: Give,
+    context: *mut c_void,
+    exists: bool,
+    tools: Option<&'static Tools>,
 }
 
+/// A block of `size` bytes, aligned to `align` (16 or more), or null.
+pub type Take = unsafe fn(context: *mut c_void, size: usize, align: usize) -> *mut u8;
+/// Gives back a block that was taken with this size.
+pub type Give = unsafe fn(context: *mut c_void, ptr: *mut u8, size: usize);
+
 impl Source {
+    /// Whatever these functions give and take; `context` is handed to both.
+    ///
+    /// # Safety
+    /// They may be called from any thread until the last owner of their memory has ended. A block of `take` is nobody
+    /// else's until it is given back. Neither uses the owner that calls it.
+    #[must_use]
+    pub const unsafe fn new(take: Take, give: Give, context: *mut c_void) -> Source {
+        Source { take, give, context, exists: true, tools: None }
+    }
+
+    /// The same, watched. Tools may be told of any memory that the source's users have.
+    #[must_use]
+    pub const fn watched(self, tools: Option<&'static Tools>) -> Source {
+        Source { tools, ..self }
+    }
+
+    /// Who watches.
+    #[must_use]
+    pub const fn tools(&self) -> Option<&'static Tools> {
+        self.tools
+    }
+
+    /// Whether it ever has memory: false for [`Source::NONE`] alone.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Whether it was made with this function.
+    #[must_use]
+    pub fn takes_by(&self, take: Take) -> bool {
+        ptr::fn_addr_eq(self.take, take)
+    }
+
     /// The blocks of a backend.
     #[must_use]
     pub const fn of<B: Backend>() -> Source {

@@ -231,7 +231,8 @@ impl Raw {
         }
     }
 
-    /// Ends everything since the mark, and the mark.
+    /// Ends everything since the mark, and the mark. Takes as long as there are frames to end: a mark that has ended may
+    /// still be found in memory that a block has not been written into, so it must be met on the way down.
     ///
     /// # Errors
     /// `Fault` for a mark of another stack, and one that ended with an older one: nothing is changed.
@@ -241,9 +242,16 @@ impl Raw {
             if mark.stack != s {
                 return Err(Error::fault(Kind::Foreign, mark.stack.addr()));
             }
-            let newest = (*s).newest;
-            let there = newest != NONE && mark.serial != 0 && mark.at <= newest as usize && {
-                let place = Raw::frame(s, mark.at as u32);
+            let mut at = (*s).newest;
+            while at != NONE && at as usize > mark.at {
+                let older = (*Raw::frame(s, at)).prev;
+                if older != NONE && older >= at {
+                    return Err(Error::fault(Kind::Corrupt, mark.at));
+                }
+                at = older;
+            }
+            let there = at != NONE && at as usize == mark.at && mark.serial != 0 && {
+                let place = Raw::frame(s, at);
                 place.read().check == Raw::check_word(&*place, place.addr(), mark.serial)
             };
             if !there {

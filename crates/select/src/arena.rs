@@ -26,7 +26,8 @@ impl Place {
     pub const NONE: Place = Place { file: ptr::null(), line: 0 };
 }
 
-static TOOLS: Tools = Tools { hide: tools::hide, show: tools::show, reveal: tools::reveal };
+// SAFETY: they tell a tool, and change nothing.
+static TOOLS: Tools = unsafe { Tools::new(tools::hide, tools::show, tools::reveal) };
 
 unsafe fn take(context: *mut c_void, size: usize, align: usize) -> *mut u8 {
     match api::mode() {
@@ -71,13 +72,14 @@ pub unsafe fn source(place: Place) -> Source {
         0
     };
     let tools = tools::watch().then_some(&TOOLS);
-    Source { take, give, context: ptr::without_provenance_mut(number as usize), exists: true, tools }
+    // SAFETY: the process's allocator serves any thread at any time.
+    unsafe { Source::new(take, give, ptr::without_provenance_mut(number as usize)) }.watched(tools)
 }
 
 /// No memory but a buffer's; a tool still watches it.
 #[must_use]
 pub fn no_source() -> Source {
-    Source { tools: tools::watch().then_some(&TOOLS), ..Source::NONE }
+    Source::NONE.watched(tools::watch().then_some(&TOOLS))
 }
 
 /// Whether free memory is filled and looked at.
@@ -294,11 +296,11 @@ pub mod arenas {
                     return ptr::null_mut();
                 }
                 let of = arena::Raw::options(parent);
-                let source = match of.source.exists {
+                let source = match of.source.exists() {
                     // What is in a heap stays in it.
                     true if crate::heap::is_source(&of.source) => of.source,
                     true => options.source,
-                    false => Source { tools: of.source.tools, ..Source::NONE },
+                    false => Source::NONE.watched(of.source.tools()),
                 };
                 let guard = options.guard || of.guard;
                 arena::Raw::child(parent, &arena::Options { source, guard, ..*options })
@@ -547,7 +549,8 @@ pub fn scratch_begin() -> Stretch {
     let from = unsafe { source(Place::NONE) };
     let name = Label { name: c"scratch".as_ptr(), ..Label::NONE };
     let options = arena::Options { label: name, guard: guards(), ..arena::Options::new(from) };
-    settle(set.begin(&options), "scratch begin", || None, Place::NONE, 0).unwrap_or(Stretch::NONE)
+    // SAFETY: the options name no buffer and no callback.
+    settle(unsafe { set.begin(&options) }, "scratch begin", || None, Place::NONE, 0).unwrap_or(Stretch::NONE)
 }
 
 /// `ak_scratch_end`
@@ -632,22 +635,24 @@ pub mod regions {
     pub unsafe fn alloc(r: *mut region::Raw, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !region_lives(r, "alloc", Place::NONE) {
-                return ptr::null_mut();
+            if region::Raw::is_alive(r)
+                && let Some(block) = region::Raw::alloc_waiting(r, size)
+            {
+                return block.as_ptr();
             }
-            match region::Raw::alloc(r, size) {
-                Ok(block) => block.as_ptr(),
-                Err(error) => no_block(r, error, size),
-            }
+            alloc_fit(r, size)
         }
     }
 
-    #[cold]
     #[inline(never)]
-    unsafe fn no_block(r: *mut region::Raw, error: Error, size: usize) -> *mut u8 {
-        // SAFETY: it lives.
-        settle::<()>(Err(error), "alloc", || unsafe { owner(r) }, Place::NONE, size);
-        ptr::null_mut()
+    unsafe fn alloc_fit(r: *mut region::Raw, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !region_lives(r, "alloc", Place::NONE) {
+                return ptr::null_mut();
+            }
+            block!(settle(region::Raw::alloc_fit(r, size), "alloc", || owner(r), Place::NONE, size))
+        }
     }
 
     /// `ak_region_alloc_aligned`
@@ -694,20 +699,21 @@ pub mod regions {
     pub unsafe fn free(block: *mut u8, here: Place) {
         // SAFETY: the caller's promise.
         unsafe {
-            if !block.is_null()
-                && let Err(error) = region::Raw::free(block)
-            {
-                free_fault(block, error, here);
+            if !block.is_null() && !region::Raw::free_to_wait(block) {
+                free_now(block, here);
             }
         }
     }
 
-    #[cold]
     #[inline(never)]
-    unsafe fn free_fault(block: *mut u8, error: Error, here: Place) {
-        let _errno = errno::Saved::new();
+    unsafe fn free_now(block: *mut u8, here: Place) {
         // SAFETY: the caller's promise.
-        settle::<()>(Err(error), "free", || unsafe { owner_of(block) }, here, 0);
+        unsafe {
+            if let Err(error) = region::Raw::free_now(block) {
+                let _errno = errno::Saved::new();
+                settle::<()>(Err(error), "free", || owner_of(block), here, 0);
+            }
+        }
     }
 
     /// `ak_region_usable_size`

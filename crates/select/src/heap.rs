@@ -298,13 +298,14 @@ pub unsafe fn source(h: *mut Raw, here: Place) -> Option<Source> {
     if unsafe { !lives(h, "making an arena", here) } {
         return None;
     }
-    let tools = crate::arena::no_source().tools;
-    Some(Source { take, give, context: h.cast(), exists: true, tools })
+    let tools = crate::arena::no_source().tools();
+    // SAFETY: a heap serves any thread, and cannot end while an arena has its memory in it.
+    Some(unsafe { Source::new(take, give, h.cast()) }.watched(tools))
 }
 
 /// Whether a source is a heap's.
 pub(crate) fn is_source(source: &Source) -> bool {
-    ptr::fn_addr_eq(source.take, take as unsafe fn(*mut c_void, usize, usize) -> *mut u8)
+    source.takes_by(take)
 }
 
 /// The functions below are what alloc.h says of the C functions of the same names.

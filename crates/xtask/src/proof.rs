@@ -12,11 +12,17 @@ use std::process::Command;
 /// What the sanitizers leave out: the thousands of random sequences, and the classes, which are plain arithmetic.
 const SANITIZED: [&str; 4] = ["--skip", "property", "--skip", "classes"];
 
+/// The programs in fuzz/fuzz_targets.
+const FUZZ_TARGETS: [&str; 6] = ["calls", "arena", "region", "pool", "stack", "scratch"];
+
 #[derive(clap::Args)]
 pub struct FuzzArgs {
     /// How long; inputs that reach new code are kept in target/fuzz/corpus for the next time
     #[arg(long, default_value = "60")]
     seconds: u64,
+    /// What: calls (the C functions), or an allocator of allokit-arena against its model
+    #[arg(long, default_value = "calls", value_parser = FUZZ_TARGETS)]
+    target: String,
 }
 
 #[derive(clap::Args)]
@@ -24,6 +30,9 @@ pub struct SoakArgs {
     /// How long; a line a minute
     #[arg(long, default_value = "30")]
     minutes: f64,
+    /// Instead: 100 million operations over 100 000 live blocks of a region
+    #[arg(long)]
+    region: bool,
 }
 
 /// The cases of this module.
@@ -86,7 +95,7 @@ fn builds() -> Result<()> {
     build_soak().map(drop)
 }
 
-/// The fuzz target with libFuzzer's view of which code is reached.
+/// The fuzz targets with libFuzzer's view of which code is reached; the folder of the programs.
 fn build_fuzz() -> Result<PathBuf> {
     let flags = [
         "--cfg fuzzing",
@@ -104,7 +113,7 @@ fn build_fuzz() -> Result<PathBuf> {
     command.args(["build", "--quiet", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", &target]);
     command.env("RUSTFLAGS", flags.join(" ")).env("CARGO_TARGET_DIR", &folder);
     tools::output(&mut command)?;
-    Ok(folder.join(target).join("release/calls"))
+    Ok(folder.join(target).join("release"))
 }
 
 fn build_soak() -> Result<PathBuf> {
@@ -118,8 +127,10 @@ fn build_soak() -> Result<PathBuf> {
 
 pub fn fuzz(args: &FuzzArgs) -> Result<()> {
     tools::need(&["c++"])?;
-    let program = build_fuzz()?;
-    let folder = build::target_dir().join("fuzz");
+    let program = build_fuzz()?.join(&args.target);
+    // The C functions' corpus has kept its name.
+    let folder =
+        build::target_dir().join(if args.target == "calls" { "fuzz".into() } else { format!("fuzz/{}", args.target) });
     let (corpus, found) = (folder.join("corpus"), folder.join("found"));
     for folder in [&corpus, &found] {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -133,7 +144,22 @@ pub fn fuzz(args: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
+/// The long form of a unit test of regions.
+fn soak_region() -> Result<()> {
+    let mut command = cargo(None);
+    command.args(["test", "--quiet", "--release", "-p", "allokit-arena", "--lib", "many_operations"]);
+    let text = tools::output(command.env("ALLOKIT_REGION_OPERATIONS", "100000000"))?;
+    ensure!(text.contains("1 passed"), "the test did not run:\n{text}");
+    println!(
+        "100 million operations over 100 000 live blocks: the region's records are sound, and so is what the blocks hold"
+    );
+    Ok(())
+}
+
 pub fn soak(args: &SoakArgs) -> Result<()> {
+    if args.region {
+        return soak_region();
+    }
     for which in ["thread", "address"] {
         match sanitizer(which) {
             Ok(()) => println!("the native backend's tests are clean under the {which} sanitizer"),

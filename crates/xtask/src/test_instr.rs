@@ -15,6 +15,8 @@ const ADDED: [(bool, u64); 2] = [(true, 12), (false, 8)];
 const NATIVE: [(&str, u64); 2] = [("alloc", 19), ("free", 22)];
 /// What a pair of the fast path in the caller may cost, loop included (3).
 const INLINE: [(&str, u64); 2] = [("unsized", 24), ("sized", 20)];
+/// What an arena's allocation, a pool's take and give and a region's alloc and free may cost, loop and calls included.
+const ARENA: [(&str, u64); 3] = [("arena", 21), ("pool", 28), ("region", 92)];
 
 /// One call's instructions, the loop's included.
 struct Counter {
@@ -87,7 +89,26 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(name, move || native(track)));
     }
     cases.push(Case::new("instructions/inline", inline));
+    cases.push(Case::new("instructions/arena", arena));
     cases
+}
+
+/// The hot paths of arenas, pools and regions: the first two in the caller.
+fn arena() -> Result<()> {
+    let built = build::build("native", true, None)?;
+    let counter = Counter::new()?;
+    let program = counter.folder.path().join("arena");
+    let root = build::root();
+    let mut command = Command::new("gcc");
+    command.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-I"]);
+    command.arg(root.join("include")).arg("-o").arg(&program).arg(root.join("tests/instr/arena.c"));
+    tools::run(command.arg(&built.static_lib).args(["-lpthread", "-ldl"]))?;
+    for (which, budget) in ARENA {
+        let cost = counter.steps(&program, which)? / CALLS;
+        ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
+        ensure!(cost <= budget, "{which} costs {cost} instructions, loop included; {budget} are allowed");
+    }
+    Ok(())
 }
 
 fn added(backend: &str, track: bool, budget: u64) -> Result<()> {

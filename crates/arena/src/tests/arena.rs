@@ -531,3 +531,45 @@ fn statistics_add_up() {
         assert_eq!((empty.used, empty.peak, empty.reserved), (0, full.used, full.reserved));
     });
 }
+
+#[test]
+fn a_mark_that_ended_is_not_found_in_a_later_block() {
+    let memory = Memory::new();
+    unsafe {
+        let a = Raw::create(&options(&memory, false)).unwrap().as_ptr();
+        let outer = Raw::mark(a);
+        Raw::alloc(a, 16).unwrap();
+        let inner = Raw::mark(a);
+        Raw::rewind(a, &outer).unwrap();
+        // Its memory holds what the inner mark left there.
+        Raw::alloc(a, 256).unwrap();
+        assert_eq!(kind(Raw::rewind(a, &inner)), Some(Kind::StaleMark));
+        Raw::rewind(a, &outer).unwrap();
+        Raw::destroy(a);
+    }
+}
+
+#[test]
+fn after_a_reset_one_chunk_serves_what_fits_one() {
+    let memory = Memory::new();
+    unsafe {
+        let a = Raw::create(&options(&memory, false)).unwrap().as_ptr();
+        let round = || {
+            let first = Raw::alloc(a, 144).unwrap().addr().get();
+            let last = (1..100).fold(first, |_, _| Raw::alloc(a, 144).unwrap().addr().get());
+            (first, last)
+        };
+        let start = round();
+        assert_eq!(Raw::stats(a).chunks, 3);
+        for _ in 0..4 {
+            Raw::reset(a);
+            let (first, last) = round();
+            assert_eq!(last - first, 99 * 144);
+            assert_eq!((Raw::stats(a).chunks, Raw::check(a)), (3, 0));
+        }
+        // The first chunk is still the one that clear keeps.
+        Raw::clear(a);
+        assert_eq!(Raw::alloc(a, 1).unwrap().addr().get(), start.0);
+        Raw::destroy(a);
+    }
+}

@@ -64,7 +64,8 @@ impl Memory {
                 dealloc(ptr, Layout::from_size_align(size, 16).unwrap());
             }
         }
-        Source { take, give, context: (&raw const *self).cast_mut().cast(), exists: true, tools: None }
+        // SAFETY: the memory outlives its users, who stay on one thread in these tests; its blocks are std's.
+        unsafe { Source::new(take, give, (&raw const *self).cast_mut().cast()) }
     }
 }
 

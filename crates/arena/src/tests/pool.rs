@@ -28,7 +28,7 @@ fn both(size: usize, body: impl Fn(&Memory, *mut Raw)) {
 
 #[test]
 fn objects_are_distinct_and_come_back() {
-    const COUNT: usize = if cfg!(miri) { 30 } else { 300 };
+    const COUNT: usize = if cfg!(miri) { 10 } else { 300 };
     for size in [0, 1, 16, 24, 100, if cfg!(miri) { 200 } else { 5000 }] {
         both(size, |_, p| unsafe {
             let take = || Raw::take(p).unwrap();

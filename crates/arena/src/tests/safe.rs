@@ -125,3 +125,30 @@ fn what_collections_ask_of_an_arena() {
     grown(&&region, layout);
     assert_eq!(region.stats().used, 0);
 }
+
+#[test]
+fn options_that_nobody_vouches_for_are_refused() {
+    unsafe extern "C" fn grown(_: *mut crate::arena::Raw, _: usize, _: *mut core::ffi::c_void) {}
+    let memory = Memory::new();
+    let usual = crate::arena::Options::new(memory.source());
+    let told = crate::arena::Options { on_grow: Some(grown), ..usual };
+    assert_eq!(Arena::with_options(&told).err(), Some(Error::Invalid));
+    let mut byte = 0u8;
+    let placed = crate::arena::Options { buffer: &raw mut byte, buffer_size: 1 << 20, ..usual };
+    assert_eq!(Arena::with_options(&placed).err(), Some(Error::Invalid));
+}
+
+/// Under Miri: what a value leaves behind may be uninitialised.
+#[test]
+fn a_pool_takes_back_values_with_padding() {
+    let memory = Memory::new();
+    let pool = Pool::new(memory.source()).unwrap();
+    let one = pool.take((1u64, 2u8)).unwrap();
+    let two = pool.take((3u64, 4u8)).unwrap();
+    drop(one);
+    drop(two);
+    assert_eq!(pool.take((5u64, 6u8)).unwrap().1, 6);
+    let pool = Pool::new(memory.source()).unwrap();
+    drop(pool.take([MaybeUninit::<u8>::uninit(); 40]).unwrap());
+    pool.take([MaybeUninit::<u8>::uninit(); 40]).unwrap();
+}

@@ -38,17 +38,17 @@ fn ends_out_of_order() {
         Err(Error::Fault(fault)) => Some(fault.kind),
         _ => None,
     };
-    let (a, b) = (set.begin(&options).unwrap(), set.begin(&options).unwrap());
+    let (a, b) = (unsafe { set.begin(&options) }.unwrap(), unsafe { set.begin(&options) }.unwrap());
     assert_eq!(fault(other.end(&a)), Some(Kind::Foreign));
     assert_eq!(fault(set.end(&a)), Some(Kind::OutOfOrder));
     assert_eq!(set.depth(), 0);
     assert_eq!(fault(set.end(&b)), Some(Kind::Foreign));
-    let c = set.begin(&options).unwrap();
+    let c = unsafe { set.begin(&options) }.unwrap();
     assert_eq!(fault(set.end(&a)), Some(Kind::Foreign));
     set.end(&c).unwrap();
     memory.left.set(0);
-    let (_c, _d) = (set.begin(&options).unwrap(), set.begin(&options).unwrap());
-    assert_eq!(set.begin(&options).err(), Some(Error::NoMemory));
+    let (_c, _d) = (unsafe { set.begin(&options) }.unwrap(), unsafe { set.begin(&options) }.unwrap());
+    assert_eq!(unsafe { set.begin(&options) }.err(), Some(Error::NoMemory));
     assert_eq!(set.depth(), 2);
 }
 
@@ -57,7 +57,7 @@ fn what_was_large_is_given_back() {
     let memory = Memory::new();
     let options = Options::new(memory.source());
     let mut set = Scratch::new(memory.source());
-    let stretch = set.begin(&options).unwrap();
+    let stretch = unsafe { set.begin(&options) }.unwrap();
     unsafe { Raw::alloc(stretch.arena, 2 << 20).unwrap() };
     set.end(&stretch).unwrap();
     assert!(memory.bytes.get() < 8 << 10);

@@ -1,5 +1,6 @@
 /*
- * 09_http - an HTTP server: worker threads with epoll, an arena for each request, an allowance for each tenant.
+ * 09_http - an HTTP server: worker threads with epoll, an arena for each request, a heap with a limit for each
+ * tenant.
  *
  *     GET /hello?name=Ann          a page
  *     PUT /tenant/acme/key         keeps the body; 507 when the tenant is at its limit

@@ -11,49 +11,23 @@ typedef struct entry {
     char bytes[]; /* the key, a zero byte, the value, a zero byte */
 } entry_t;
 
-static size_t size_of(const entry_t *entry) { return sizeof *entry + entry->key_length + entry->length + 2; }
-
 struct tenant {
     char name[32];
     pthread_mutex_t lock;
     entry_t *buckets[BUCKETS];
-    size_t used; /* what tenant_alloc has given out */
+    ak_heap_t *heap;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static tenant_t *tenants[MOST_TENANTS];
 static size_t count;
 
-/* ---- the tenant's memory: these four functions are all that knows where it comes from ---- */
-
-/* With a heap for each tenant (a name, a limit), they are ak_heap_new, ak_heap_alloc, ak_heap_free and ak_heap_destroy, the
- * count goes, and tenant_memory_end no longer has to walk. */
+/* ---- the tenant's memory: a heap of its own, with a limit; what it has ends with it ---- */
 
 static bool tenant_memory_begin(tenant_t *tenant) {
-    tenant->used = 0;
-    return true;
-}
-
-static void *tenant_alloc(tenant_t *tenant, size_t size) {
-    if (size > LIMIT - tenant->used) return NULL;
-    void *block = ak_alloc(size);
-    if (block != NULL) tenant->used += size;
-    return block;
-}
-
-static void tenant_free(tenant_t *tenant, void *block, size_t size) {
-    tenant->used -= size;
-    ak_free_sized(block, size);
-}
-
-static void tenant_memory_end(tenant_t *tenant) {
-    for (size_t i = 0; i < BUCKETS; i++) {
-        while (tenant->buckets[i] != NULL) {
-            entry_t *entry = tenant->buckets[i];
-            tenant->buckets[i] = entry->next;
-            tenant_free(tenant, entry, size_of(entry));
-        }
-    }
+    ak_heap_opts_t opts = {sizeof opts, tenant->name, LIMIT, NULL};
+    tenant->heap = ak_heap_new(&opts);
+    return tenant->heap != NULL;
 }
 
 /* ---- entries ---- */
@@ -70,7 +44,7 @@ bool tenant_put(tenant_t *tenant, const char *key, const char *value, size_t len
     size_t key_length = strlen(key);
     pthread_mutex_lock(&tenant->lock);
     /* The new one first: if it cannot be had, the old one is still there. */
-    entry_t *entry = tenant_alloc(tenant, sizeof *entry + key_length + length + 2);
+    entry_t *entry = ak_heap_alloc(tenant->heap, sizeof *entry + key_length + length + 2);
     if (entry != NULL) {
         entry->key_length = key_length;
         entry->length = length;
@@ -80,7 +54,7 @@ bool tenant_put(tenant_t *tenant, const char *key, const char *value, size_t len
         entry_t **place = place_of(tenant, key), *old = *place;
         entry->next = old != NULL ? old->next : NULL;
         *place = entry;
-        if (old != NULL) tenant_free(tenant, old, size_of(old));
+        ak_heap_free(tenant->heap, old);
     }
     pthread_mutex_unlock(&tenant->lock);
     return entry != NULL;
@@ -120,16 +94,14 @@ tenant_t *tenant_find(const char *name, size_t length) {
 }
 
 size_t tenant_used(tenant_t *tenant) {
-    pthread_mutex_lock(&tenant->lock);
-    size_t used = tenant->used;
-    pthread_mutex_unlock(&tenant->lock);
-    return used;
+    ak_heap_stats_t stats = {.struct_size = sizeof stats};
+    return ak_heap_stats(tenant->heap, &stats) ? stats.current_bytes : 0;
 }
 
 void tenants_destroy(void) {
     while (count > 0) {
         tenant_t *tenant = tenants[--count];
-        tenant_memory_end(tenant);
+        ak_heap_destroy(tenant->heap); /* and every entry with it */
         pthread_mutex_destroy(&tenant->lock);
         AK_FREE(tenant);
     }

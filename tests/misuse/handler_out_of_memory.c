@@ -39,7 +39,7 @@ int main(void) {
     errno = 0;
     if (ak_arena_alloc(arena, most) != NULL || errno != ENOMEM || calls != 8) return 20;
     wanted = 5000;
-    ak_arena_opts_t opts = {sizeof opts, "small", 0, 0, 0, 4000, NULL, NULL, 0, 0, NULL, NULL};
+    ak_arena_opts_t opts = {.struct_size = sizeof opts, .name = "small", .limit = 4000};
     ak_arena_t *small = ak_arena_new(&opts);
     errno = 0;
     if (ak_arena_alloc(small, 5000) != NULL || errno != ENOMEM || calls != 9) return 21;

@@ -4,6 +4,8 @@
  */
 #include "check.h"
 
+#include <fcntl.h>
+
 #include <inttypes.h>
 #include <stddef.h>
 
@@ -303,8 +305,12 @@ TEST(stats_at_exit_into_a_file) {
     environment[1] = NULL;
     run_child("leaves_something", environment, 0, &result);
     CHECK_CHILD_OK(result);
+    close(file);
+    file = open(path, O_RDONLY); /* it may have been replaced */
+    CHECK(file >= 0);
     char got[4096];
     ssize_t length = read(file, got, sizeof got - 1);
+    close(file);
     unlink(path);
     CHECK(length > 0);
     got[length] = 0;

@@ -267,6 +267,7 @@ proptest! {
         calls in prop::collection::vec(call(), 1..if cfg!(miri) { 40 } else { 600 }),
         limits in prop::collection::vec(limit(), HEAPS),
     ) {
+        let _alone = crate::tests::alone();
         run(&calls, &limits);
     }
 }

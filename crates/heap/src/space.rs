@@ -491,6 +491,7 @@ mod tests {
 
     #[test]
     fn runs_of_every_length_are_disjoint_aligned_and_merge_again() {
+        let _alone = crate::tests::alone();
         let most = if cfg!(miri) { 12 } else { 70 };
         let mut taken: Vec<(usize, usize, *mut u8)> = Vec::new();
         for round in 0..3 {
@@ -521,6 +522,7 @@ mod tests {
 
     #[test]
     fn addresses_that_are_not_ours() {
+        let _alone = crate::tests::alone();
         assert_eq!(find(0), Found::Nothing);
         assert_eq!(find((&raw const STATE).addr()), Found::Nothing);
         assert_eq!(find(usize::MAX), Found::Nothing);
@@ -532,6 +534,7 @@ mod tests {
 
     #[test]
     fn clean_runs_are_zero() {
+        let _alone = crate::tests::alone();
         for _ in 0..8 {
             let run = take(3, 1).unwrap();
             // SAFETY: the run is ours.

@@ -5,6 +5,12 @@ use crate::{Error, Fault, Heap, Kind, Label, Options};
 use std::ptr::NonNull;
 use std::vec::Vec;
 
+/// The tests look at what has ended, and at what the process has: one at a time.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn heap(limit: usize) -> Heap<'static> {
     Heap::new(&Options { label: Label::named(b"test"), limit }).unwrap()
 }
@@ -20,6 +26,7 @@ const MANY: usize = if cfg!(miri) { 300 } else { 20_000 };
 
 #[test]
 fn blocks_of_every_size_are_aligned_disjoint_and_found() {
+    let _alone = alone();
     let h = heap(0);
     let mut blocks: Vec<(NonNull<u8>, usize)> = Vec::new();
     let step = if cfg!(miri) { 997 } else { 37 };
@@ -51,6 +58,7 @@ fn blocks_of_every_size_are_aligned_disjoint_and_found() {
 
 #[test]
 fn what_is_freed_is_used_again() {
+    let _alone = alone();
     let h = heap(0);
     let mut reserved = 0;
     for round in 0..5 {
@@ -70,6 +78,7 @@ fn what_is_freed_is_used_again() {
 
 #[test]
 fn a_small_heap_is_small() {
+    let _alone = alone();
     let h = heap(0);
     assert_eq!(h.stats().reserved, 0);
     for size in 1..200 {
@@ -81,6 +90,7 @@ fn a_small_heap_is_small() {
 
 #[test]
 fn every_alignment_is_given() {
+    let _alone = alone();
     let h = heap(0);
     let most = if cfg!(miri) { 14 } else { 26 };
     for shift in 0..=most {
@@ -103,6 +113,7 @@ fn every_alignment_is_given() {
 
 #[test]
 fn impossible_sizes() {
+    let _alone = alone();
     let h = heap(0);
     for size in [usize::MAX, isize::MAX as usize, isize::MAX as usize - 15, 1 << 60] {
         assert_eq!(h.alloc(size), Err(Error::NoMemory));
@@ -123,6 +134,7 @@ fn impossible_sizes() {
 
 #[test]
 fn calloc_is_zero_where_others_have_written() {
+    let _alone = alone();
     let h = heap(0);
     for size in [16, 100, 1000, 5000, 20_000, 300_000] {
         if cfg!(miri) && size > 20_000 {
@@ -144,6 +156,7 @@ fn calloc_is_zero_where_others_have_written() {
 
 #[test]
 fn realloc_keeps_the_contents() {
+    let _alone = alone();
     let h = heap(0);
     let sizes = [1, 16, 17, 100, 90, 40, 1000, 5000, 4097, 12_000, 16_385, 100_000, 50_000, 1 << 20, 70_000, 3000, 1];
     let mut block = h.alloc(1).unwrap();
@@ -173,6 +186,7 @@ fn realloc_keeps_the_contents() {
 
 #[test]
 fn a_limit_holds_and_a_refusal_changes_nothing() {
+    let _alone = alone();
     let h = heap(10_000);
     let block = h.alloc(6000).unwrap();
     let before = h.stats();
@@ -198,6 +212,7 @@ fn a_limit_holds_and_a_refusal_changes_nothing() {
 
 #[test]
 fn limits_nest() {
+    let _alone = alone();
     let top = heap(100_000);
     let middle = top.child(&Options::USUAL).unwrap();
     let low = middle.child(&Options { limit: 50_000, ..Options::USUAL }).unwrap();
@@ -225,6 +240,7 @@ fn limits_nest() {
 
 #[test]
 fn scattered_frees_pin_no_more_than_twice_the_limit() {
+    let _alone = alone();
     let limit = 256 << 10;
     let h = heap(limit);
     let mut kept = Vec::new();
@@ -252,6 +268,7 @@ fn scattered_frees_pin_no_more_than_twice_the_limit() {
 
 #[test]
 fn reset_and_destroy_end_all_blocks() {
+    let _alone = alone();
     let h = heap(1 << 22);
     let mut old = None;
     for _ in 0..3 {
@@ -290,6 +307,7 @@ fn reset_and_destroy_end_all_blocks() {
 
 #[test]
 fn wrong_pointers_are_noticed() {
+    let _alone = alone();
     let (h, other) = (heap(0), heap(0));
     let (block, next) = (h.alloc(100).unwrap(), h.alloc(100).unwrap());
     let large = h.alloc(100_000).unwrap();
@@ -322,6 +340,7 @@ fn wrong_pointers_are_noticed() {
 
 #[test]
 fn parents_and_arenas_keep_a_heap() {
+    let _alone = alone();
     let h = heap(0);
     let child = h.child(&Options::USUAL).unwrap();
     // SAFETY: all heaps live where they are used.
@@ -339,6 +358,7 @@ fn parents_and_arenas_keep_a_heap() {
 
 #[test]
 fn names_are_kept_and_cut_between_characters() {
+    let _alone = alone();
     let long = "é".repeat(40);
     let label = Label::named(long.as_bytes());
     let end = label.name.iter().position(|byte| *byte == 0).unwrap();
@@ -348,6 +368,7 @@ fn names_are_kept_and_cut_between_characters() {
 
 #[test]
 fn threads_share_a_heap_and_hand_blocks_over() {
+    let _alone = alone();
     let h = heap(64 << 20);
     let rounds = if cfg!(miri) { 30 } else { 20_000 };
     let (send, receive) = std::sync::mpsc::channel::<(usize, usize)>();
@@ -398,6 +419,7 @@ fn threads_share_a_heap_and_hand_blocks_over() {
 
 #[test]
 fn many_heaps_come_and_go() {
+    let _alone = alone();
     let count = if cfg!(miri) { 40 } else { 10_000 };
     let heaps: Vec<_> = (0..count).map(|_| heap(1 << 20)).collect();
     for (number, h) in heaps.iter().enumerate() {
@@ -412,6 +434,7 @@ fn many_heaps_come_and_go() {
 #[test]
 #[cfg(feature = "allocator-api2")]
 fn an_allocator_for_collections() {
+    let _alone = alone();
     use allocator_api2::alloc::Allocator;
     use std::alloc::Layout;
     let h = heap(100_000);

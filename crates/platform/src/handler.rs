@@ -106,7 +106,10 @@ mod tests {
         call(&fault());
         let before = RECORDS.load(Ordering::Relaxed);
         assert!(set(Some(count), address(&one)));
-        assert_eq!(RECORDS.load(Ordering::Relaxed), before, "a pair that was set before needs no new record");
+        if !cfg!(miri) {
+            // (Under Miri a function has another address each time.)
+            assert_eq!(RECORDS.load(Ordering::Relaxed), before, "a pair that was set before needs no new record");
+        }
         call(&fault());
         assert!(set(None, ptr::null_mut()) && !is_set());
         call(&fault());

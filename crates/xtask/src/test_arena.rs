@@ -20,6 +20,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("arena/{backend}/valgrind"), move || valgrind(backend)));
     }
     cases.push(Case::new("arena/no-system", no_system));
+    cases.push(Case::new("arena/bare-metal", bare_metal));
     cases
 }
 
@@ -142,4 +143,28 @@ fn no_system() -> Result<()> {
     command.args(["--features", "allocator-api2"]);
     command.env_remove("CARGO_MANIFEST_DIR").env_remove("RUSTUP_TOOLCHAIN");
     tools::output(&mut command).map(drop)
+}
+
+/// examples-rust/bare_metal on a machine that is not there.
+fn bare_metal() -> Result<()> {
+    let target = "aarch64-unknown-none-softfloat";
+    if !tools::attempt(Command::new("rustup").args(["target", "add", target])).is_ok_and(|done| done.success) {
+        return Err(LeftOut::because(format!(
+            "Rust's libraries for {target} cannot be had (rustup target add {target})"
+        )));
+    }
+    if let Err(error) = tools::need(&["qemu-system-aarch64"]) {
+        return Err(LeftOut::because(format!("{error:#}")));
+    }
+    let output = build::target_dir().join("bare-metal");
+    let mut command = Command::new("cargo");
+    command.current_dir(build::root().join("examples-rust/bare_metal")).env("CARGO_TARGET_DIR", &output);
+    command.args(["build", "--quiet", "--locked", "--target", target]);
+    command.env_remove("CARGO_MANIFEST_DIR").env_remove("RUSTUP_TOOLCHAIN");
+    tools::output(&mut command)?;
+    let mut board = Command::new(tools::find("qemu-system-aarch64")?);
+    board.args(["-M", "virt", "-cpu", "cortex-a53", "-display", "none", "-nic", "none", "-semihosting", "-kernel"]);
+    let done = tools::attempt(board.arg(output.join(target).join("debug/bare-metal")))?;
+    ensure!(done.success && done.all().contains("refused, all right"), "{}\n{}", done.ending, done.all());
+    Ok(())
 }

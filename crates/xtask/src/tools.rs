@@ -81,6 +81,12 @@ const TOOLS: &[Tool] = &[
     tool("libtcmalloc", &LIBTCMALLOC, "", ["libtcmalloc-minimal4", "gperftools-libs", "gperftools", "gperftools"]),
     tool("libapr", &LIBAPR, "", ["libapr1-dev", "apr-devel", "apr", "apr"]),
     tool("libtalloc", &LIBTALLOC, "", ["libtalloc-dev", "libtalloc-devel", "talloc", "talloc"]),
+    tool(
+        "qemu-system-aarch64",
+        &["qemu-system-aarch64"],
+        "",
+        ["qemu-system-arm", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu"],
+    ),
     tool("qemu-aarch64", &["qemu-aarch64", "qemu-aarch64-static"], "", ["qemu-user", "qemu-user", "qemu-user", ""]),
 ];
 

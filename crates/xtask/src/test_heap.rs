@@ -118,16 +118,17 @@ fn look(run: impl Fn() -> Command, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// tests/heap/lua_host.c with the Lua of `cargo xtask sources`.
+/// examples-c/11_lua_limits with the Lua of `cargo xtask sources`.
 fn lua_host(backend: &str) -> Result<()> {
     tools::need(&["gcc"])?;
     let lua = sources::find()?.lua;
     let built = build::build(backend, true, None)?;
     let folder = tempfile::tempdir()?;
-    let program = folder.path().join("lua_host");
+    let program = folder.path().join("lua_limits");
     let mut command = Command::new("gcc");
     command.args(["-std=gnu99", "-O1", "-Wall", "-Wextra", "-DLUA_USE_POSIX", "-pthread"]);
-    command.arg("-I").arg(build::root().join("include")).arg("-isystem").arg(&lua).arg(source("lua_host.c"));
+    command.arg("-I").arg(build::root().join("include")).arg("-isystem").arg(&lua);
+    command.arg(build::root().join("examples-c/11_lua_limits/lua_limits.c"));
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in lua.read_dir()? {
         let path = entry?.path();

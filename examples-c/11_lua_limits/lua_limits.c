@@ -1,8 +1,8 @@
 /*
- * lua_host.c - a host that runs scripts of others: each Lua state has a heap of its own with a limit. A script that takes
+ * 11_lua_limits - a host that runs scripts of others: each Lua state has a heap of its own with a limit. A script that takes
  * too much gets Lua's memory error; its state and all its memory end with the heap, and the host and the other states go on.
  *
- *   lua_host [SCRIPT.lua ...]   each script in a state of its own, with a limit of 1 MiB; without scripts, three built in
+ *   11_lua_limits [SCRIPT.lua ...]   each script in a state of its own, with a limit of 1 MiB; without scripts, four built in
  */
 #include <alloc.h>
 

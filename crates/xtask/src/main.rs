@@ -13,6 +13,7 @@ mod demo;
 mod install;
 mod proof;
 mod sources;
+mod suites;
 mod test;
 mod test_arena;
 mod test_bench;

@@ -1,8 +1,9 @@
 //! A file to write a report to, without the allocator.
 
 use core::ffi::{CStr, c_char};
-use core::fmt;
+use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// A new or emptied file. What is written leaves at once; closed when dropped.
 #[derive(Debug)]
@@ -50,7 +51,29 @@ pub struct Draft<'a> {
 }
 
 const PATH_MOST: usize = 4096;
-const ENDING: &[u8] = b".part\0";
+
+/// A path that is put together; its last byte stays 0.
+struct Name {
+    bytes: [u8; PATH_MOST],
+    used: usize,
+}
+
+impl Name {
+    fn add(&mut self, bytes: &[u8]) -> fmt::Result {
+        if self.used + bytes.len() >= PATH_MOST {
+            return Err(fmt::Error);
+        }
+        self.bytes[self.used..self.used + bytes.len()].copy_from_slice(bytes);
+        self.used += bytes.len();
+        Ok(())
+    }
+}
+
+impl fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text.as_bytes())
+    }
+}
 
 impl Draft<'_> {
     /// Begins a report; `None` when the system refuses (`errno` says why).
@@ -59,17 +82,20 @@ impl Draft<'_> {
         let bytes = path.to_bytes();
         let mut beside = None;
         if is_ordinary(path) {
-            if bytes.len() + ENDING.len() > PATH_MOST {
+            let mut name = Name { bytes: [0; PATH_MOST], used: 0 };
+            // Of its own: the processes of one program, and threads, may all report to one path; the last one stays.
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: getpid cannot fail.
+            let process = unsafe { libc::getpid() };
+            if name.add(bytes).is_err() || write!(name, ".{process}.{count}.part").is_err() {
                 crate::errno::set(libc::ENAMETOOLONG);
                 return None;
             }
-            let mut name = [0; PATH_MOST];
-            name[..bytes.len()].copy_from_slice(bytes);
-            name[bytes.len()..bytes.len() + ENDING.len()].copy_from_slice(ENDING);
-            beside = Some(name);
+            beside = Some(name.bytes);
         }
         let file = match &beside {
-            // Ends with a zero byte: the ending has one.
+            // Ends with a zero byte: so much room is left.
             Some(name) => File::create(CStr::from_bytes_until_nul(name).ok()?)?,
             None => File::create(path)?,
         };
@@ -153,21 +179,25 @@ mod tests {
     #[test]
     fn a_report_takes_its_name_when_it_is_whole() {
         let path = std::env::temp_dir().join(format!("allokit-draft-{}", std::process::id()));
-        let part = path.with_extension("part");
         let name = CString::new(path.to_str().unwrap()).unwrap();
+        let part = |draft: &Draft<'_>| {
+            let bytes = draft.beside.unwrap();
+            std::path::PathBuf::from(CStr::from_bytes_until_nul(&bytes).unwrap().to_str().unwrap())
+        };
         std::fs::write(&path, "before").unwrap();
         let mut draft = Draft::begin(&name).unwrap();
+        let mut other = Draft::begin(&name).unwrap();
+        let (of_draft, of_other) = (part(&draft), part(&other));
         let long = "x".repeat(5000);
         draft.write_str(&long).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
-        assert!(part.exists());
+        assert!(of_draft.exists() && of_other.exists());
         drop(draft);
-        assert!(!part.exists());
-        let mut draft = Draft::begin(&name).unwrap();
-        draft.add(long.as_bytes());
-        assert!(draft.finish());
+        assert!(!of_draft.exists());
+        other.add(long.as_bytes());
+        assert!(other.finish());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), long);
-        assert!(!part.exists());
+        assert!(!of_other.exists());
         std::fs::remove_file(&path).unwrap();
         let mut full = Draft::begin(c"/dev/full").unwrap();
         full.add(b"text");
@@ -175,7 +205,6 @@ mod tests {
         assert_eq!(crate::errno::get(), libc::ENOSPC);
         assert!(Draft::begin(c"/nonexistent/directory/file").is_none());
     }
-    use core::fmt::Write;
     use std::ffi::CString;
     use std::format;
 

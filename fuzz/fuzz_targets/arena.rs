@@ -157,6 +157,10 @@ impl Model {
                 Call::RewindDead(which) => {
                     if !self.dead.is_empty() {
                         let mark = self.dead[which as usize % self.dead.len()];
+                        // A later mark of a point that a live one holds is as good as that one.
+                        if self.marks.iter().any(|kept| kept.0.is_same_point(&mark)) {
+                            return;
+                        }
                         assert!(matches!(Raw::rewind(a, &mark), Err(Error::Fault(_))));
                     }
                 }

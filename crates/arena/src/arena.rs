@@ -113,6 +113,12 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// Whether both are marks of the same point of the same arena: with no block between them, one is as good as the other.
+    #[must_use]
+    pub fn is_same_point(&self, other: &Mark) -> bool {
+        Mark { born: 0, ..*self } == Mark { born: 0, ..*other }
+    }
+
     /// A mark of no arena.
     pub const NONE: Mark =
         Mark { arena: ptr::null_mut(), next: ptr::null_mut(), serial: 0, born: 0, generation: 0, record: 0 };

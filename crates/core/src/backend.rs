@@ -1,6 +1,7 @@
 //! What an allocator must do to serve as a backend, or as a layer over one.
 
-use crate::Stats;
+use crate::counts::Totals;
+use crate::{Found, Stats, Tag, Tagged};
 use core::fmt;
 
 /// What takes the blocks of another allocator, where a backend stands in for libc's. No function keeps `errno`.
@@ -107,6 +108,9 @@ pub unsafe trait Backend: 'static {
     /// the process is known; before it they find nothing.
     fn open() {}
 
+    /// A layer may be in force again from now on: undoes [`Backend::open`] in every thread, for good.
+    fn close() {}
+
     /// A block if one is at hand; null says nothing but that the caller must take the long way.
     #[inline(always)]
     #[must_use]
@@ -132,6 +136,58 @@ pub unsafe trait Backend: 'static {
     unsafe fn free_at_hand(ptr: *mut u8) -> bool {
         let _ = ptr;
         false
+    }
+
+    /// Whether the backend can keep a [`Tag`] beside a block; without it the functions below are not to be called.
+    const TAGS: bool = false;
+
+    /// As [`Backend::alloc_aligned`] (zeroed if wanted), with a tag, to which the size is added.
+    #[must_use]
+    fn alloc_tagged(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
+        let _ = (size, align, zeroed, tag);
+        core::ptr::null_mut()
+    }
+
+    /// As [`Backend::free`], for a block with a tag or without; `site` is where, for the tag.
+    ///
+    /// # Safety
+    /// Unless the pointer is found to be wrong, as [`Backend::free`].
+    unsafe fn free_tagged(ptr: *mut u8, site: u32) -> Found {
+        let _ = (ptr, site);
+        Found::Wrong
+    }
+
+    /// The block that starts at `ptr`, if it is live. (A block without a tag is believed to be.)
+    fn tagged_at(ptr: *const u8) -> Found {
+        let _ = ptr;
+        Found::Wrong
+    }
+
+    /// Gives a live block with a tag another size, where that can be done without moving it or (a large one) by moving
+    /// pages, and another tag; null when that cannot be. Null with nothing changed also without memory.
+    ///
+    /// # Safety
+    /// As [`Backend::realloc`]; [`Backend::tagged_at`] has found the block tagged.
+    unsafe fn resize_tagged(ptr: *mut u8, size: usize, tag: Tag) -> *mut u8 {
+        let _ = (ptr, size, tag);
+        core::ptr::null_mut()
+    }
+
+    /// Calls `see` with each live block that has a tag, or whose tag was overwritten. Other threads may go on as far as they need no memory of the
+    /// system; blocks that they allocate or free meanwhile may be seen or not. `see` must not allocate or free.
+    fn visit_tagged(see: &mut dyn FnMut(&Tagged)) {
+        let _ = see;
+    }
+
+    /// The block with a tag, live or freed, that `addr` lies in, if any.
+    fn tagged_around(addr: usize) -> Option<Tagged> {
+        let _ = addr;
+        None
+    }
+
+    /// What was counted of blocks with tags.
+    fn tagged_totals() -> Totals {
+        Totals::default()
     }
 
     /// Whether [`Backend::set_others`] does something.

@@ -9,16 +9,19 @@
 #![warn(missing_docs)]
 
 mod backend;
+pub mod counts;
 mod fault;
 mod rules;
 mod site;
 mod stats;
+mod tag;
 
 pub use backend::{Backend, Others};
 pub use fault::{Fault, FaultKind, Place};
 pub use rules::{MAX_ALIGN, MAX_SIZE, MIN_ALIGN, array_size, is_valid_align};
 pub use site::Site;
 pub use stats::{Known, Stats};
+pub use tag::{Found, Tag, Tagged};
 
 /// The version of the whole workspace, as `ak_version()` gives it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -39,7 +39,7 @@ unsafe fn check_page(page: *mut Page) -> usize {
         let about = classes::get((*page).class as usize);
         if (*page).free_count > (*page).carved
             || (*page).outside > (*page).free_count
-            || (*page).carved > about.capacity
+            || (*page).carved > Page::capacity(page)
             || (*page).units != about.units
         {
             faults += 1;

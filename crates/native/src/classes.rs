@@ -31,6 +31,13 @@ const NEAR_MOST: usize = 128;
 /// How many bytes of a fresh page are made into blocks at a time.
 const CARVE_BYTES: usize = 8 << 10;
 
+/// A tag's bytes: the 8 before its block.
+pub(crate) const TAG: usize = 8;
+/// Where the first block of a page with tags begins: its tag before it, and 16-aligned as all are.
+pub(crate) const LEAD: usize = 16;
+/// The first class with room for what a free block holds (16 bytes) and a tag.
+pub(crate) const TAGGED_FIRST: usize = 2;
+
 /// How many blocks freed by another thread travel together, and how many bytes at most.
 const BATCH_COUNT: usize = 32;
 const BATCH_BYTES: usize = 8 << 10;
@@ -51,6 +58,8 @@ pub(crate) struct Class {
     pub units: u32,
     /// How many blocks fit a page.
     pub capacity: u32,
+    /// The same where blocks begin [`LEAD`] bytes into the page, and the last 8 bytes of each are the next one's tag.
+    pub tagged_capacity: u32,
     /// How many freed blocks a bin may gather, and how many lists of that length its reserve.
     pub bin: u32,
     pub reserve: u32,
@@ -91,6 +100,7 @@ const fn describe(class: usize) -> Class {
         size: size as u32,
         units: units as u32,
         capacity: (units * UNIT / size) as u32,
+        tagged_capacity: ((units * UNIT - LEAD + TAG) / size) as u32,
         bin: bin as u32,
         reserve: (budget.div_ceil(bin) - 1) as u32,
         step: if step < 1 { 1 } else { step as u32 },
@@ -101,9 +111,18 @@ const fn describe(class: usize) -> Class {
 }
 
 const fn describe_all() -> [Class; ENTRIES] {
-    let mut all =
-        [Class { size: 0, units: 0, capacity: 0, bin: 0, reserve: 0, step: 0, magic: 0, batch: 0, ready_most: 0 };
-            ENTRIES];
+    let mut all = [Class {
+        size: 0,
+        units: 0,
+        capacity: 0,
+        tagged_capacity: 0,
+        bin: 0,
+        reserve: 0,
+        step: 0,
+        magic: 0,
+        batch: 0,
+        ready_most: 0,
+    }; ENTRIES];
     let mut class = 1;
     while class <= CLASS_COUNT {
         all[class] = describe(class);
@@ -116,11 +135,11 @@ const fn describe_all() -> [Class; ENTRIES] {
 static CLASSES: [Class; ENTRIES] = describe_all();
 
 /// The offsets of the classes' entries in a table that begins at `at` and has `step` bytes for each, by size in steps of 16
-/// bytes up to [`TABLE_MAX`]; 0 has that of 1.
-pub(crate) const fn tiny_offsets(at: usize, step: usize) -> [u16; TINY_COUNT] {
-    let mut table = [(at + step) as u16; TINY_COUNT];
+/// bytes up to [`TABLE_MAX`]; no class before `first`.
+pub(crate) const fn tiny_offsets(at: usize, step: usize, first: usize) -> [u16; TINY_COUNT] {
+    let mut table = [(at + first * step) as u16; TINY_COUNT];
     let mut index = 1;
-    let mut class = 1;
+    let mut class = first;
     while index < table.len() {
         while size_of_class(class) < index * 16 {
             class += 1;
@@ -143,7 +162,7 @@ pub(crate) fn of_small(size: usize) -> usize {
 /// The class of any size up to [`SMALL_MAX`].
 #[cfg(test)]
 pub(crate) fn of(size: usize) -> usize {
-    const NUMBERS: [u16; TINY_COUNT] = tiny_offsets(0, 1);
+    const NUMBERS: [u16; TINY_COUNT] = tiny_offsets(0, 1, 1);
     if size <= TABLE_MAX { NUMBERS[size.div_ceil(16)] as usize } else { of_small(size) }
 }
 

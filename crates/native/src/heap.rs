@@ -33,6 +33,7 @@ use crate::page::{self, Kind, Page};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, compiler_fence};
 use crate::table::{self, Word};
 use crate::{Native, fork, runs, upkeep};
+use allokit_core::counts::{self, Counts};
 use allokit_platform::{barrier, keep_errno, meta, thread, thread_cell};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -145,6 +146,12 @@ pub(crate) struct Heap {
     beat: i32,
     /// How many more large blocks until the upkeep is called.
     large_ticks: u32,
+    /// Whether the blocks carry tags (see tagged.rs); for good.
+    pub tagged: bool,
+    /// Whether the end of the thread will be noticed.
+    ends: bool,
+    /// What the thread counts of blocks with tags.
+    pub counts: Counts,
     // -- its thread's mostly: see there
     pub cache: Cache,
     // -- anybody's
@@ -153,6 +160,9 @@ pub(crate) struct Heap {
     /// Whether batches may wait for the bins.
     keeps_ready: AtomicBool,
     state: AtomicU32,
+    /// Where the cell lies that the thread's plain calls look at, while it names this heap; written by the thread, read and
+    /// taken away under `REGISTRY`.
+    cell: AtomicPtr<*mut Heap>,
     /// All heaps, from [`HEAPS`]; set once.
     next: AtomicPtr<Heap>,
     pub lock: Lock,
@@ -200,12 +210,12 @@ allokit_platform::name_thread_cell! { OPEN_HEAP = "ak_inline_2_needs_a_static_li
 // SAFETY: never written: its bins are empty, and no word of the table names it.
 unsafe impl Sync for Placeholder {}
 
-const fn blank() -> Heap {
+const fn blank(tagged: bool) -> Heap {
     Heap {
         bins: [EMPTY_BIN; BINS],
         pages: ptr::null(),
         heads: [ptr::null_mut(); BINS],
-        tiny: classes::tiny_offsets(HEADS_AT, size_of::<*mut Block>()),
+        tiny: classes::tiny_offsets(HEADS_AT, size_of::<*mut Block>(), if tagged { classes::TAGGED_FIRST } else { 1 }),
         reserves: [EMPTY_RESERVE; BINS],
         outbox: [EMPTY_BATCH; BATCHES],
         has_full: false,
@@ -216,11 +226,15 @@ const fn blank() -> Heap {
         patience: PATIENCE_LEAST,
         beat: PATIENCE_LEAST,
         large_ticks: 0,
+        tagged,
+        ends: false,
+        counts: Counts::new(),
         cache: Cache::new(),
         inbox: AtomicPtr::new(ptr::null_mut()),
         inbox_bytes: AtomicUsize::new(0),
         keeps_ready: AtomicBool::new(false),
         state: AtomicU32::new(IDLE),
+        cell: AtomicPtr::new(ptr::null_mut()),
         next: AtomicPtr::new(ptr::null_mut()),
         lock: Lock::new(),
         pending: ptr::null_mut(),
@@ -233,15 +247,24 @@ const fn blank() -> Heap {
 }
 
 /// Before the first allocation of a thread.
-static NO_HEAP: Placeholder = Placeholder(UnsafeCell::new(blank()));
+static NO_HEAP: Placeholder = Placeholder(UnsafeCell::new(blank(false)));
 /// After its end: allocations come from the late heap.
-static ENDED: Placeholder = Placeholder(UnsafeCell::new(blank()));
+static ENDED: Placeholder = Placeholder(UnsafeCell::new(blank(false)));
 
 // This thread's heap.
 thread_cell! { pub(crate) static HEAP: *mut Heap = NO_HEAP; }
 // The same once plain allocations may take from it without a look at anything else, else a placeholder: so that a layer
 // over this backend costs the hot path nothing while it is not in force.
 thread_cell! { pub(crate) static OPEN_HEAP: *mut Heap = NO_HEAP; }
+
+// This thread's heap for blocks with tags: a second one, so that the plain one knows nothing of them.
+thread_cell! { pub(crate) static TAGGED_HEAP: *mut Heap = NO_HEAP; }
+
+/// Whether the heap is one of the calling thread's.
+#[inline(always)]
+fn is_mine(heap: *mut Heap) -> bool {
+    heap == HEAP::get() || heap == TAGGED_HEAP::get()
+}
 
 fn no_heap() -> *mut Heap {
     NO_HEAP.0.get()
@@ -255,6 +278,13 @@ fn ended() -> *mut Heap {
 pub(crate) fn leave() {
     HEAP::set(no_heap());
     OPEN_HEAP::set(no_heap());
+    TAGGED_HEAP::set(no_heap());
+}
+
+/// Whether it is a heap, and not what stands for none.
+#[inline(always)]
+pub(crate) fn is_real(heap: *mut Heap) -> bool {
+    heap != no_heap() && heap != ended()
 }
 
 /// The first of all heaps; only ever prepended to, under `REGISTRY`.
@@ -266,6 +296,8 @@ static LIVE_COUNT: AtomicUsize = AtomicUsize::new(0);
 static IDLE_COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The heap of threads that have ended, used under `LATE`.
 static LATE_HEAP: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
+/// The same for blocks with tags.
+static LATE_TAGGED: AtomicPtr<Heap> = AtomicPtr::new(ptr::null_mut());
 static LATE: Lock = Lock::new();
 static EXIT: thread::Key = thread::Key::new(on_thread_exit);
 
@@ -307,9 +339,26 @@ pub(crate) unsafe fn push(bin: *mut Bin, block: *mut Block) {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe { alloc_slowly::<false>(heap, class) }
+}
+
+/// The same for a block with a tag.
+///
+/// # Safety
+/// `heap` is what the cell of such heaps holds.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn alloc_tagged_slow(heap: *mut Heap, class: usize) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe { alloc_slowly::<true>(heap, class) }
+}
+
+#[inline(always)]
+unsafe fn alloc_slowly<const TAGGED: bool>(heap: *mut Heap, class: usize) -> *mut u8 {
     // SAFETY: the cell's lists are this thread's; a placeholder's are empty.
     unsafe {
-        if !(*heap).bins[class].head.is_null() && !(*heap).pages.is_null() {
+        if !(*heap).bins[class].head.is_null() && (TAGGED || !(*heap).pages.is_null()) {
             let block = take_freed(heap, class);
             if (*heap).beat < 0 {
                 look_around(heap);
@@ -319,7 +368,7 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
     }
     let mut heap = heap;
     if heap == no_heap() {
-        heap = begin();
+        heap = begin(TAGGED);
         if heap.is_null() {
             return Native::fail();
         }
@@ -328,15 +377,14 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
     unsafe {
         if heap == ended() {
             let _late = LATE.lock();
-            let late = late_heap();
+            let late = late_heap(TAGGED);
             if late.is_null() {
                 return Native::fail();
             }
             return take_one(late, class);
         }
-        if table::is_open() {
-            (*heap).pages = table::OPEN.load(Ordering::Acquire);
-            OPEN_HEAP::set(heap);
+        if !TAGGED {
+            open_or_close(heap);
         }
         if (*heap).epoch != upkeep::epoch() {
             age_bins(heap);
@@ -350,6 +398,48 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
         }
         block
     }
+}
+
+/// Lets the thread's plain calls use its heap without a look at anything else, or no longer.
+unsafe fn open_or_close(heap: *mut Heap) {
+    // SAFETY: the heap is this thread's.
+    unsafe {
+        if table::is_open() && (*heap).ends {
+            if OPEN_HEAP::get() == heap {
+                return;
+            }
+            (*heap).pages = table::OPEN.load(Ordering::Acquire);
+            OPEN_HEAP::set(heap);
+            (*heap).cell.store(OPEN_HEAP::address(), Ordering::Release);
+            // Either `close` finds the cell, or this finds the table closed.
+            barrier::light();
+        }
+        if !table::is_open() && OPEN_HEAP::get() == heap {
+            OPEN_HEAP::set(no_heap());
+        }
+    }
+}
+
+/// From now on, in every thread, plain calls take the way that asks for the mode. (On systems where a thread's cell cannot
+/// be reached from outside, the thread follows when it next runs out of blocks of a class.)
+pub(crate) fn close() {
+    table::close();
+    let sure = barrier::heavy();
+    {
+        let _registry = REGISTRY.lock();
+        for_each(|heap| {
+            // SAFETY: heaps live for good; a cell that is named under REGISTRY is that of a thread that lives, and is read
+            // and written whole.
+            unsafe {
+                let cell = (*heap).cell.swap(ptr::null_mut(), Ordering::Acquire);
+                if !cell.is_null() {
+                    (*cell.cast::<core::sync::atomic::AtomicPtr<Heap>>()).store(no_heap(), Ordering::Relaxed);
+                }
+            }
+        });
+    }
+    // Whoever gets a block from this thread from here on sees that. (Without the barrier, by the lock that hands it over.)
+    let _ = sure && barrier::heavy();
 }
 
 /// Pops a block, after the empty list has got what was freed since.
@@ -626,7 +716,7 @@ unsafe fn give_slot(heap: *mut Heap, page: *mut Page) {
 /// Whether nobody pushes onto the heap's bins without its lock but the caller.
 unsafe fn is_exclusive(heap: *mut Heap) -> bool {
     // SAFETY: heaps live for good; under its lock.
-    unsafe { heap == HEAP::get() || (*heap).state.load(Ordering::Relaxed) != LIVE }
+    unsafe { is_mine(heap) || (*heap).state.load(Ordering::Relaxed) != LIVE }
 }
 
 /// Gives an empty page back to the runs.
@@ -781,7 +871,8 @@ unsafe fn adopt(heap: *mut Heap, class: usize) -> *mut Page {
     // heap has empty bins, and under its lock with the state IDLE nobody can begin to use it.
     unsafe {
         while !other.is_null() && looks > 0 {
-            if other != heap && (*other).state.load(Ordering::Relaxed) == IDLE {
+            let fits = other != heap && (*other).tagged == (*heap).tagged;
+            if fits && (*other).state.load(Ordering::Relaxed) == IDLE {
                 looks -= 1;
                 if let Some(_guard) = (*other).lock.try_lock()
                     && (*other).state.load(Ordering::Relaxed) == IDLE
@@ -1256,10 +1347,10 @@ unsafe fn change_batch(heap: *mut Heap, batch: *mut Batch, word: Word, block: *m
     // SAFETY: as in `free_remote`.
     unsafe {
         (*block).next = ptr::null_mut();
-        if heap == no_heap() || heap == ended() {
+        if !is_real(heap) {
             // A thread that only frees gets a heap too, for its batches: with this block it is done all the same.
             if heap == no_heap() {
-                keep_errno(begin);
+                keep_errno(|| begin(word.is_tagged()));
             }
             send(word, block, 1);
             return relieve(word.heap());
@@ -1323,7 +1414,7 @@ fn relieve(owner: *mut Heap) {
 #[inline(always)]
 pub(crate) fn with_cache() -> *mut Heap {
     let heap = HEAP::get();
-    if heap == no_heap() || heap == ended() { ptr::null_mut() } else { heap }
+    if is_real(heap) { heap } else { ptr::null_mut() }
 }
 
 /// Gives the thread a heap before its first large block, if it has none.
@@ -1331,7 +1422,7 @@ pub(crate) fn with_cache() -> *mut Heap {
 pub(crate) fn begin_if_new() {
     if HEAP::get() == no_heap() {
         // Without memory for a heap there is none for the block either; that is found there.
-        begin();
+        begin(false);
     }
 }
 
@@ -1354,27 +1445,41 @@ pub(crate) unsafe fn tick_large(heap: *mut Heap) {
 
 /// Gives this thread a heap: one whose thread has ended, or a new one. Null when there is no memory.
 #[cold]
-fn begin() -> *mut Heap {
-    let heap = claim();
-    if !heap.is_null() {
+pub(crate) fn begin(tagged: bool) -> *mut Heap {
+    let mut heap = HEAP::get();
+    if heap == no_heap() {
+        heap = claim(false);
+        if heap.is_null() {
+            return heap;
+        }
         HEAP::set(heap);
         barrier::prepare();
         // Both may allocate: the heap is in place already.
         fork::register();
-        EXIT.set(heap.cast());
+        // SAFETY: the heap is this thread's.
+        unsafe { (*heap).ends = EXIT.set(heap.cast()) };
+    }
+    if tagged && TAGGED_HEAP::get() == no_heap() {
+        heap = claim(true);
+        if !heap.is_null() {
+            TAGGED_HEAP::set(heap);
+        }
+    } else if tagged {
+        // What was called above has allocated.
+        heap = TAGGED_HEAP::get();
     }
     heap
 }
 
 /// Finds or makes a heap and marks it as in use.
-fn claim() -> *mut Heap {
+fn claim(tagged: bool) -> *mut Heap {
     let _registry = REGISTRY.lock();
     // SAFETY: heaps live for good; states change under REGISTRY.
     unsafe {
         let mut heap: *mut Heap = ptr::null_mut();
         if IDLE_COUNT.load(Ordering::Relaxed) > 0 {
             for_each(|other| {
-                if heap.is_null() && (*other).state.load(Ordering::Relaxed) == IDLE {
+                if heap.is_null() && (*other).tagged == tagged && (*other).state.load(Ordering::Relaxed) == IDLE {
                     heap = other;
                 }
             });
@@ -1384,7 +1489,10 @@ fn claim() -> *mut Heap {
             if heap.is_null() {
                 return heap;
             }
-            heap.write(blank());
+            heap.write(blank(tagged));
+            if tagged {
+                count_several();
+            }
             (*heap).next.store(HEAPS.load(Ordering::Relaxed), Ordering::Relaxed);
             (*heap).state.store(LIVE, Ordering::Relaxed);
             HEAPS.store(heap, Ordering::Release);
@@ -1395,8 +1503,21 @@ fn claim() -> *mut Heap {
             IDLE_COUNT.fetch_sub(1, Ordering::Relaxed);
         }
         (*heap).exit_rounds = 0;
-        LIVE_COUNT.fetch_add(1, Ordering::Relaxed);
+        if !tagged {
+            LIVE_COUNT.fetch_add(1, Ordering::Relaxed);
+        }
         heap
+    }
+}
+
+/// A heap for blocks with tags is made: if it is not the first, several threads count from now on. Under REGISTRY.
+fn count_several() {
+    let mut any = false;
+    // SAFETY: heaps live for good.
+    for_each(|heap| any |= unsafe { (*heap).tagged });
+    if any {
+        // SAFETY: as above.
+        counts::several(|see| for_each(|heap| see(unsafe { &(*heap).counts })));
     }
 }
 
@@ -1414,17 +1535,41 @@ fn memory_for_heap() -> *mut Heap {
 }
 
 /// The heap for threads that have ended; null when there is no memory.
-fn late_heap() -> *mut Heap {
+fn late_heap(tagged: bool) -> *mut Heap {
     debug_assert!(LATE.is_held());
-    let mut heap = LATE_HEAP.load(Ordering::Relaxed);
+    let late = if tagged { &LATE_TAGGED } else { &LATE_HEAP };
+    let mut heap = late.load(Ordering::Relaxed);
     if heap.is_null() {
-        heap = claim();
+        heap = claim(tagged);
         if !heap.is_null() {
-            LIVE_COUNT.fetch_sub(1, Ordering::Relaxed);
-            LATE_HEAP.store(heap, Ordering::Relaxed);
+            if !tagged {
+                LIVE_COUNT.fetch_sub(1, Ordering::Relaxed);
+            }
+            late.store(heap, Ordering::Relaxed);
         }
     }
     heap
+}
+
+/// Has `count` count in the calling thread's heap for blocks with tags, or, when it has none any more, in the late one.
+/// Nothing is counted when there is no memory for one.
+#[cold]
+#[inline(never)]
+pub(crate) fn count_slowly(count: impl FnOnce(&Counts)) {
+    keep_errno(|| {
+        let mut heap = TAGGED_HEAP::get();
+        if heap == no_heap() {
+            heap = begin(true);
+        }
+        let late = (!heap.is_null() && heap == ended()).then(|| LATE.lock());
+        if late.is_some() {
+            heap = late_heap(true);
+        }
+        if !heap.is_null() {
+            // SAFETY: the heap is this thread's, or the late one under its lock.
+            count(unsafe { &(*heap).counts });
+        }
+    });
 }
 
 /// The end of a thread, as far as pthread tells. Other destructors may follow and allocate, so the heap is kept for two
@@ -1437,9 +1582,19 @@ unsafe extern "C" fn on_thread_exit(heap: *mut c_void) {
         if (*heap).exit_rounds <= 2 && EXIT.set(heap.cast()) {
             return;
         }
+        {
+            // Nobody writes the cell once the thread is gone.
+            let _registry = REGISTRY.lock();
+            (*heap).cell.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+        let tagged = TAGGED_HEAP::get();
         OPEN_HEAP::set(ended());
         HEAP::set(ended());
+        TAGGED_HEAP::set(ended());
         retire(heap);
+        if is_real(tagged) {
+            retire(tagged);
+        }
     }
 }
 
@@ -1461,14 +1616,22 @@ pub(crate) unsafe fn retire(heap: *mut Heap) {
         let _registry = REGISTRY.lock();
         (*heap).state.store(IDLE, Ordering::Relaxed);
         IDLE_COUNT.fetch_add(1, Ordering::Relaxed);
-        LIVE_COUNT.fetch_sub(1, Ordering::Relaxed);
+        if (*heap).tagged {
+            (*heap).counts.rest();
+        } else {
+            LIVE_COUNT.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 /// Sends home what the calling thread has in its bins and outbox.
 pub(crate) fn release_own() {
-    let heap = HEAP::get();
-    if heap == no_heap() || heap == ended() {
+    release(HEAP::get());
+    release(TAGGED_HEAP::get());
+}
+
+fn release(heap: *mut Heap) {
+    if !is_real(heap) {
         return;
     }
     // SAFETY: the heap is this thread's.
@@ -1513,13 +1676,13 @@ unsafe fn empty_bins(heap: *mut Heap) {
 /// In a forked child: the heaps of the threads that do not exist here are left to others. A thread may have been between
 /// any two instructions; stores were seen in order, so its lists are whole and lack at most the block in its hands.
 pub(crate) fn after_fork_in_child() {
-    let own = HEAP::get();
-    let late = LATE_HEAP.load(Ordering::Relaxed);
+    let late = [LATE_HEAP.load(Ordering::Relaxed), LATE_TAGGED.load(Ordering::Relaxed)];
     for_each(|heap| {
         // SAFETY: the other threads do not exist; all locks are free.
         unsafe {
             (*heap).cache.reopen();
-            if heap != own && heap != late && (*heap).state.load(Ordering::Relaxed) != IDLE {
+            if !is_mine(heap) && !late.contains(&heap) && (*heap).state.load(Ordering::Relaxed) != IDLE {
+                (*heap).cell.store(ptr::null_mut(), Ordering::Relaxed);
                 for class in 1..=CLASS_COUNT {
                     keep_sound(&raw mut (*heap).bins[class].head, class);
                     keep_sound(&raw mut (*heap).heads[class], class);
@@ -1610,7 +1773,7 @@ pub(crate) fn stop_all(stop: bool) {
 /// Checks a heap's queues and, when it is the calling thread's, its bins; counts faults. Between [`stop_all`]s.
 pub(crate) fn check_heap(heap: *mut Heap) -> usize {
     let mut faults = 0;
-    if heap == HEAP::get() {
+    if is_mine(heap) {
         // SAFETY: heaps live for good.
         faults += unsafe { (*heap).cache.check() };
     }
@@ -1631,13 +1794,13 @@ pub(crate) fn check_heap(heap: *mut Heap) -> usize {
                     faults += 1;
                     break;
                 }
-                if (*page).slot != 0 && heap == HEAP::get() && !is_cold_sound(heap, page) {
+                if (*page).slot != 0 && is_mine(heap) && !is_cold_sound(heap, page) {
                     faults += 1;
                 }
                 before = page;
                 page = (*page).next;
             }
-            if heap == HEAP::get() {
+            if is_mine(heap) {
                 for mut block in [(*heap).bins[class].head, (*heap).heads[class]] {
                     let mut length = 0;
                     while !block.is_null() {

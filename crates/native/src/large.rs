@@ -3,7 +3,7 @@
 use crate::classes::UNIT;
 use crate::page::{Kind, Page};
 use crate::table::{self, Word};
-use crate::{Native, heap, runs, upkeep};
+use crate::{Native, heap, runs, tagged, upkeep};
 use allokit_core::MAX_SIZE;
 use allokit_platform::pages::Remapped;
 use allokit_platform::{keep_errno, pages};
@@ -156,6 +156,7 @@ pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut page = page_of(ptr, "free");
+        tagged::on_large_free(page);
         (*page).kind.set(Kind::Cached);
         table::set_word(ptr.addr(), Word::NONE);
         let heap = heap::with_cache();

@@ -32,6 +32,7 @@ mod property;
 mod runs;
 mod sync;
 mod table;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -39,7 +40,8 @@ mod upkeep;
 pub use check::check;
 pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 
-use allokit_core::{Backend, Fault, FaultKind, Known, MAX_SIZE, Others, Stats};
+use allokit_core::counts::Totals;
+use allokit_core::{Backend, Fault, FaultKind, Found, Known, MAX_SIZE, Others, Stats, Tag, Tagged};
 use allokit_platform::{errno, handler};
 use core::ptr;
 use heap::{Bin, Block, HEAP, Heap, OPEN_HEAP};
@@ -104,7 +106,7 @@ impl Native {
 
     #[cold]
     #[inline(never)]
-    fn fail() -> *mut u8 {
+    pub(crate) fn fail() -> *mut u8 {
         errno::set(errno::ENOMEM);
         ptr::null_mut()
     }
@@ -207,6 +209,10 @@ unsafe impl Backend for Native {
     unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
         let word = table::word(ptr.addr());
         let old = if word.is_small() {
+            if word.is_tagged() {
+                // SAFETY: the caller's promise.
+                return unsafe { tagged::realloc_plainly(ptr, size) };
+            }
             let old = class_size(word.class(ptr.addr()));
             // In place unless more than half would be wasted.
             if size <= old && (size >= old / 2 || old <= 64) {
@@ -214,6 +220,10 @@ unsafe impl Backend for Native {
             }
             old
         } else if word.is_large() {
+            if tagged::is_large_tagged(ptr) {
+                // SAFETY: the caller's promise.
+                return unsafe { tagged::realloc_plainly(ptr, size) };
+            }
             if size > SMALL_MAX {
                 // SAFETY: the caller's promise: a live block.
                 return unsafe { large::resize(ptr, size) };
@@ -250,7 +260,9 @@ unsafe impl Backend for Native {
 
     unsafe fn usable_size(ptr: *const u8) -> usize {
         let word = table::word(ptr.addr());
-        if word.is_small() {
+        if let Found::Tagged(block) = tagged::at(ptr) {
+            block.size
+        } else if word.is_small() {
             class_size(word.class(ptr.addr()))
         } else if word.is_large() {
             // SAFETY: the caller's promise: a live block.
@@ -313,6 +325,44 @@ unsafe impl Backend for Native {
         true
     }
 
+    const TAGS: bool = true;
+
+    #[inline(always)]
+    fn alloc_tagged(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
+        tagged::alloc(size, align, zeroed, tag)
+    }
+
+    #[inline(always)]
+    unsafe fn free_tagged(ptr: *mut u8, site: u32) -> Found {
+        // SAFETY: the caller's promise.
+        unsafe { tagged::free(ptr, site) }
+    }
+
+    fn tagged_at(ptr: *const u8) -> Found {
+        tagged::at(ptr)
+    }
+
+    unsafe fn resize_tagged(ptr: *mut u8, size: usize, tag: Tag) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { tagged::resize(ptr, size, tag) }
+    }
+
+    fn visit_tagged(see: &mut dyn FnMut(&Tagged)) {
+        tagged::visit(see);
+    }
+
+    fn tagged_around(addr: usize) -> Option<Tagged> {
+        tagged::around(addr)
+    }
+
+    fn tagged_totals() -> Totals {
+        tagged::totals()
+    }
+
+    fn close() {
+        heap::close();
+    }
+
     const HANDS_ON: bool = true;
 
     fn owns(ptr: *const u8) -> Option<bool> {
@@ -342,6 +392,10 @@ unsafe impl Backend for Native {
 #[inline(never)]
 unsafe extern "C" fn free_elsewhere(ptr: *mut u8, word: Word) {
     if word.is_small() {
+        if word.is_tagged() {
+            // SAFETY: the caller's promise.
+            return unsafe { tagged::free_plainly(ptr) };
+        }
         // SAFETY: the table names a heap, and heaps live for good; the caller gives the block up.
         unsafe { heap::free_remote(HEAP::get(), word.hot(ptr.addr()), ptr) }
     } else if word.is_large() {

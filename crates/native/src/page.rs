@@ -4,10 +4,13 @@ use crate::classes::{self, UNIT};
 use crate::heap::{Block, Heap};
 use crate::sync::{AtomicPtr, AtomicU8, Ordering};
 use crate::table::{self, Word};
-use crate::upkeep;
+use crate::{tagged, upkeep};
+use allokit_core::Tag;
 use allokit_platform::pages;
 use core::cell::UnsafeCell;
 use core::ptr;
+// Not from `sync`: see tagged.rs.
+use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// What a unit is part of. Zeroed metadata is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,9 @@ impl KindCell {
 pub(crate) struct Page {
     // -- pages: under the owner's lock
     /// No word of [`Page::bits`] before this one has a bit.
-    pub first: u32,
+    pub first: u16,
+    /// Where the first block begins, in bytes: 0, or [`classes::LEAD`] where they carry tags.
+    pub lead: u16,
     /// The page's own bin while it is cold, as an offset from the heap; 0 while it is hot.
     pub slot: u32,
     /// Blocks that came home: as many as there are bits in [`Page::bits`].
@@ -100,9 +105,9 @@ pub(crate) struct Page {
     // -- and dirty free runs by age, under the lock of the runs
     /// When the run was freed, in ms.
     pub freed_at: u64,
-    /// The next younger one.
+    /// The next younger one. (Of a large block with a tag, its size: see [`Page::large_size`].)
     pub younger: *mut Page,
-    /// The next older one.
+    /// The next older one. (Of a large block, its tag: see [`Page::large_tag`].)
     pub older: *mut Page,
 }
 
@@ -139,7 +144,8 @@ pub(crate) unsafe fn is_block_start(ptr: *const u8) -> bool {
     // SAFETY: the caller's promise. `start` and `class` do not change while a block of the page is live.
     unsafe {
         let page = of_block(ptr.addr());
-        (ptr.addr() - (*page).start.addr()).is_multiple_of(classes::class_size((*page).class as usize))
+        let offset = (ptr.addr() - (*page).start.addr()).wrapping_sub((*page).lead as usize);
+        (offset as isize) >= 0 && offset.is_multiple_of(classes::class_size((*page).class as usize))
     }
 }
 
@@ -154,6 +160,7 @@ impl Page {
         unsafe {
             debug_assert!((*page).units == about.units);
             (*page).first = 0;
+            (*page).lead = if (*heap).tagged { classes::LEAD as u16 } else { 0 };
             (*page).slot = 0;
             (*page).thin = false;
             (*page).free_count = 0;
@@ -207,7 +214,33 @@ impl Page {
     /// `page` is a page.
     pub(crate) unsafe fn capacity(page: *mut Page) -> u32 {
         // SAFETY: the caller's promise.
-        unsafe { classes::get((*page).class as usize).capacity }
+        unsafe {
+            let about = classes::get((*page).class as usize);
+            if (*page).lead == 0 { about.capacity } else { about.tagged_capacity }
+        }
+    }
+
+    /// The first block's address.
+    ///
+    /// # Safety
+    /// `page` is a page.
+    #[inline(always)]
+    pub(crate) unsafe fn first_block(page: *mut Page) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { (*page).start.add((*page).lead as usize) }
+    }
+
+    /// The number of the block that `addr` lies in, or that its tag is before.
+    ///
+    /// # Safety
+    /// `page` is a page, and `addr` not before its first block.
+    #[inline(always)]
+    pub(crate) unsafe fn number(page: *mut Page, addr: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let magic = classes::get((*page).class as usize).magic;
+            classes::number(magic, addr - (*page).start.addr() - (*page).lead as usize)
+        }
     }
 
     /// Whether there are blocks to be had that are in no list: at home, or not carved yet.
@@ -217,6 +250,26 @@ impl Page {
     pub(crate) unsafe fn has_free(page: *mut Page) -> bool {
         // SAFETY: the caller's promise.
         unsafe { (*page).free_count > 0 || (*page).carved < Page::capacity(page) }
+    }
+
+    /// The tag of a large block, where a run that waits has a pointer, whose top byte is that of no tag.
+    ///
+    /// # Safety
+    /// `page` is the first unit of a run in use or cached.
+    #[inline(always)]
+    pub(crate) unsafe fn large_tag<'a>(page: *mut Page) -> &'a AtomicU64 {
+        // SAFETY: metadata is for good; the place is as large and aligned as a pointer.
+        unsafe { &*(&raw const (*page).older).cast::<AtomicU64>() }
+    }
+
+    /// The size as asked for of a large block with a tag.
+    ///
+    /// # Safety
+    /// As [`Page::large_tag`].
+    #[inline(always)]
+    pub(crate) unsafe fn large_size<'a>(page: *mut Page) -> &'a AtomicUsize {
+        // SAFETY: as above.
+        unsafe { &*(&raw const (*page).younger).cast::<AtomicUsize>() }
     }
 
     /// Takes the words away; the run is no page any more.
@@ -256,8 +309,7 @@ impl Page {
     pub(crate) unsafe fn put(page: *mut Page, block: *mut u8) -> bool {
         // SAFETY: the caller's promise: the block's number is below the capacity.
         unsafe {
-            let magic = classes::get((*page).class as usize).magic;
-            let number = classes::number(magic, block.addr() - (*page).start.addr());
+            let number = Page::number(page, block.addr());
             debug_assert!(number < (*page).carved as usize);
             let word = Page::bits(page).add(number / 64);
             let bit = 1 << (number % 64);
@@ -265,7 +317,7 @@ impl Page {
                 return false;
             }
             *word |= bit;
-            (*page).first = (*page).first.min((number / 64) as u32);
+            (*page).first = (*page).first.min((number / 64) as u16);
             (*page).touched = upkeep::epoch();
             (*page).thin = false;
             (*page).free_count += 1;
@@ -287,6 +339,7 @@ impl Page {
             }
             let size = classes::class_size((*page).class as usize);
             let bits = Page::bits(page);
+            let first = Page::first_block(page);
             let mut at = (*page).first as usize;
             let mut head: *mut Block = ptr::null_mut();
             let mut link = &raw mut head;
@@ -297,7 +350,7 @@ impl Page {
                     let number = at * 64 + word.trailing_zeros() as usize;
                     word &= word - 1;
                     left -= 1;
-                    let block = (*page).start.add(number * size).cast::<Block>();
+                    let block = first.add(number * size).cast::<Block>();
                     *link = block;
                     link = &raw mut (*block).next;
                 }
@@ -309,7 +362,7 @@ impl Page {
             }
             *link = ptr::null_mut();
             (*page).touched = upkeep::epoch();
-            (*page).first = at as u32;
+            (*page).first = at as u16;
             (*page).free_count -= count;
             (head, count)
         }
@@ -338,9 +391,11 @@ impl Page {
                 while number < carved && is_free(number) {
                     number += 1;
                 }
+                // From the first one's tag to the next one's.
+                let lead = ((*page).lead as usize).saturating_sub(classes::TAG);
                 let os_page = pages::os_page();
-                let from = (first * size).next_multiple_of(os_page);
-                let to = (number * size) & !(os_page - 1);
+                let from = (lead + first * size).next_multiple_of(os_page);
+                let to = (lead + number * size) & !(os_page - 1);
                 if from < to {
                     // Failure (locked memory) leaves it there.
                     let _ = pages::purge((*page).start.add(from), to - from);
@@ -360,10 +415,16 @@ impl Page {
         unsafe {
             let about = classes::get((*page).class as usize);
             let size = about.size as usize;
-            let count = about.step.min(about.capacity - (*page).carved);
+            let count = about.step.min(Page::capacity(page) - (*page).carved);
             debug_assert!(count > 0);
-            let first = (*page).start.add((*page).carved as usize * size);
+            let first = Page::first_block(page).add((*page).carved as usize * size);
             let mut block = first;
+            if (*page).lead != 0 {
+                // What was here before may look like a tag.
+                for number in 0..count as usize {
+                    tagged::set(first.add(number * size), Tag::NONE);
+                }
+            }
             for _ in 1..count {
                 let next = block.add(size);
                 (*block.cast::<Block>()).next = next.cast();

@@ -3,6 +3,7 @@
 
 use crate::tests::{Held, alone};
 use crate::{Native, SMALL_MAX, check};
+use allokit_core::{Backend, Tagged};
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use std::boxed::Box;
@@ -126,6 +127,24 @@ impl Model {
         Some(held)
     }
 
+    /// A walk finds each block with a tag, once, and no other where these are.
+    fn walk(&self) {
+        let mut left: BTreeMap<usize, Tagged> =
+            self.blocks.iter().filter_map(Held::tagged).map(|block| (block.start, block)).collect();
+        let mut wrong = 0;
+        Native::visit_tagged(&mut |block| {
+            let ours = self.stretches.range(..=block.start).next_back().is_some_and(|(_, &end)| block.start < end);
+            // Nothing is allocated or freed in here: the map stays as it is.
+            match left.get_mut(&block.start) {
+                Some(known) if *known == *block => known.start = 0,
+                _ => wrong += usize::from(ours),
+            }
+        });
+        assert_eq!(wrong, 0, "a walk found what is not there");
+        left.retain(|_, block| block.start != 0);
+        assert!(left.is_empty(), "a walk missed {left:?}");
+    }
+
     fn step(&mut self, worker: &mut Worker, op: Op) {
         self.seed = self.seed.wrapping_add(1);
         let seed = self.seed;
@@ -157,7 +176,10 @@ impl Model {
                 worker.run(move || chosen.into_iter().for_each(Held::free));
             }
             Op::Trim => worker.run(Native::trim),
-            Op::Check => assert_eq!(worker.run(check), 0),
+            Op::Check => {
+                assert_eq!(worker.run(check), 0);
+                self.walk();
+            }
             Op::End => *worker = Worker::new(),
         }
     }
@@ -181,6 +203,7 @@ proptest! {
         for (thread, op) in ops {
             model.step(&mut workers[thread], op);
         }
+        model.walk();
         for block in std::mem::take(&mut model.blocks) {
             block.free();
         }

@@ -3,7 +3,8 @@
 //! A word is 0 (no block starts here), [`LARGE`] (a large block), or the address of the bin that takes the page's blocks:
 //! the one of the page's class in its heap, or one that is the page's own (see heap.rs). Heaps are aligned to
 //! [`HEAP_SPAN`], which holds all their bins, so a thread tests "mine, and in which bin?" with one exclusive or, and pushes
-//! onto the word itself. (The last 4 KiB of the span are no bins: room for words of pages whose blocks carry a tag.)
+//! onto the word itself. The word of a page whose blocks carry a tag has its lowest bit set besides; such pages belong to
+//! heaps of their own, so that a thread's plain frees never meet them.
 //!
 //! The words lie in one flat array over all addresses that a process can have, 8 bytes for each 64 KiB: reserved, not
 //! used, so that it costs address space only. Where there is no such address space (a limit) they lie in the leaves that
@@ -19,6 +20,8 @@ use allokit_platform::{AddressMap, pages, tools};
 
 /// The word of a large block.
 const LARGE: u64 = 0xff;
+/// In a page's word: its blocks carry tags.
+const TAGGED: u64 = 1;
 /// Heaps are aligned to this, and so large.
 pub(crate) const HEAP_SPAN: usize = 256 << 10;
 /// Where the pages' own bins begin in a heap, and where they end.
@@ -37,6 +40,8 @@ const ADDRESSES: usize = if cfg!(target_arch = "x86_64") { 1 << 47 } else { 1 <<
 static FLAT: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 /// As [`FLAT`], once plain frees may use it without a look at anything else; null before.
 pub(crate) static OPEN: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// Whether [`close`] was called.
+static CLOSED: AtomicBool = AtomicBool::new(false);
 /// Whether it has been decided where the words lie.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
@@ -70,12 +75,17 @@ impl Word {
 
     pub(crate) fn small(heap: *mut Heap, class: usize) -> Word {
         debug_assert!(heap.addr().is_multiple_of(HEAP_SPAN) && class > 0 && class < BINS);
-        Word((heap.expose_provenance() + class * size_of::<Bin>()) as u64)
+        // SAFETY: a heap; set once, before it has a page.
+        let tagged = u64::from(unsafe { (*heap).tagged });
+        Word((heap.expose_provenance() + class * size_of::<Bin>()) as u64 | tagged)
     }
 
     /// The word of the pages that a bin is for.
     pub(crate) fn of_bin(bin: *mut Bin) -> Word {
-        Word(bin.expose_provenance() as u64)
+        let heap: *mut Heap = core::ptr::with_exposed_provenance_mut(bin.expose_provenance() & !(HEAP_SPAN - 1));
+        // SAFETY: a bin lies in a heap.
+        let tagged = u64::from(unsafe { (*heap).tagged });
+        Word(bin.addr() as u64 | tagged)
     }
 
     pub(crate) fn large() -> Word {
@@ -88,11 +98,25 @@ impl Word {
         (self.0 as usize ^ heap.addr()) < SLOTS_END
     }
 
-    /// The bin that takes the page's blocks.
+    /// The bin that takes the page's blocks, which have no tags.
     #[inline(always)]
     pub(crate) fn bin(self) -> *mut Bin {
-        debug_assert!(self.is_small());
+        debug_assert!(self.is_small() && !self.is_tagged());
         core::ptr::with_exposed_provenance_mut(self.0 as usize)
+    }
+
+    /// The bin that takes the page's blocks, which have tags.
+    #[inline(always)]
+    pub(crate) fn tagged_bin(self) -> *mut Bin {
+        debug_assert!(self.is_small() && self.is_tagged());
+        core::ptr::with_exposed_provenance_mut((self.0 - TAGGED) as usize)
+    }
+
+    /// Whether the blocks of the page (it is one) carry tags.
+    #[inline(always)]
+    pub(crate) fn is_tagged(self) -> bool {
+        debug_assert!(self.is_small());
+        self.0 & TAGGED != 0
     }
 
     /// A number that differs between heaps and classes.
@@ -163,7 +187,15 @@ fn start() {
 /// Lets plain frees use the flat array directly, where there is one.
 pub(crate) fn open() {
     start();
-    OPEN.store(FLAT.load(Ordering::Acquire), Ordering::Release);
+    if !CLOSED.load(Ordering::Acquire) {
+        OPEN.store(FLAT.load(Ordering::Acquire), Ordering::Release);
+    }
+}
+
+/// Undoes [`open`], for good.
+pub(crate) fn close() {
+    CLOSED.store(true, Ordering::Release);
+    OPEN.store(core::ptr::null_mut(), Ordering::Release);
 }
 
 /// Whether [`open`] was called and could be followed.

@@ -3,7 +3,7 @@
 mod random;
 
 use crate::{Native, SMALL_MAX, check, runs};
-use allokit_core::Backend;
+use allokit_core::{Backend, Found, Tag, Tagged};
 use random::Rng;
 use std::collections::HashMap;
 use std::sync::{Mutex, mpsc};
@@ -44,8 +44,10 @@ fn places(size: usize) -> impl Iterator<Item = usize> {
 }
 
 impl Held {
+    /// With a tag if the seed says so.
     pub(crate) fn new(size: usize, align: usize, seed: u8, zeroed: bool) -> Held {
         let ptr = match (align, zeroed) {
+            _ if matches!(seed % 4, 1 | 2) => Native::alloc_tagged(size, align, zeroed, tag(seed)),
             (1, false) => Native::alloc(size),
             (1, true) => Native::alloc_zeroed(size),
             (_, false) => Native::alloc_aligned(size, align),
@@ -77,7 +79,20 @@ impl Held {
         let size = size.max(1);
         // SAFETY: the block is ours and live.
         unsafe {
-            self.ptr = Native::realloc(self.ptr, size);
+            self.ptr = match Native::tagged_at(self.ptr) {
+                Found::Wrong => panic!("a live block is not found"),
+                // As the layer above does it.
+                Found::Tagged(block) if self.seed % 4 == 1 => {
+                    let mut moved = Native::resize_tagged(self.ptr, size, tag(self.seed));
+                    if moved.is_null() {
+                        moved = Native::alloc_tagged(size, 1, false, tag(self.seed));
+                        moved.copy_from_nonoverlapping(self.ptr, block.size.min(size));
+                        assert_eq!(Native::free_tagged(self.ptr, 0), Found::Tagged(block));
+                    }
+                    moved
+                }
+                _ => Native::realloc(self.ptr, size),
+            };
             assert!(!self.ptr.is_null());
             self.verify(size);
             self.size = size;
@@ -99,9 +114,27 @@ impl Held {
     pub(crate) fn free(self) {
         self.verify(self.size);
         let _ = self.align;
+        let tagged = self.tagged();
         // SAFETY: the block is ours and given up.
-        unsafe { Native::free(self.ptr) };
+        unsafe {
+            if self.seed % 4 == 0 || self.seed % 4 == 2 {
+                return Native::free(self.ptr);
+            }
+            assert_eq!(Native::free_tagged(self.ptr, 7), tagged.map_or(Found::Plain, Found::Tagged));
+        }
     }
+
+    /// What a walk should say of the block.
+    pub(crate) fn tagged(&self) -> Option<Tagged> {
+        let Found::Tagged(block) = Native::tagged_at(self.ptr) else { return None };
+        assert_eq!((block.start, block.size), (self.ptr.addr(), self.size));
+        assert_eq!((block.tag.site(), block.tag.stretch()), (tag(self.seed).site(), tag(self.seed).stretch()));
+        Some(block)
+    }
+}
+
+fn tag(seed: u8) -> Tag {
+    Tag::live(u32::from(seed) + 1000).with_site(u32::from(seed))
 }
 
 fn churn(rounds: usize, seed: u64, hand_over: Option<&mpsc::Sender<Held>>) {

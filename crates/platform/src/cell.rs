@@ -81,6 +81,45 @@ macro_rules! thread_cell {
                 value
             }
 
+            /// Where this thread's value lies while the thread lives; null where that cannot be told. Another thread may
+            /// read and write it there, whole.
+            #[allow(dead_code)]
+            pub fn address() -> *mut *mut $type {
+                let address: *mut *mut $type;
+                #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+                // SAFETY: reads where this thread's copy of the cell defined above is.
+                unsafe {
+                    ::core::arch::asm!(
+                        "mov {address}, qword ptr fs:[0]",
+                        concat!("add {address}, qword ptr [rip + allokit_cell_", stringify!($name), "@GOTTPOFF]"),
+                        address = out(reg) address,
+                        options(nostack, readonly, pure),
+                    );
+                }
+                #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
+                // SAFETY: reads where this thread's copy of the cell defined above is.
+                unsafe {
+                    ::core::arch::asm!(
+                        "mrs {thread}, tpidr_el0",
+                        concat!("adrp {address}, :gottprel:allokit_cell_", stringify!($name)),
+                        concat!("ldr {address}, [{address}, :gottprel_lo12:allokit_cell_", stringify!($name), "]"),
+                        "add {address}, {address}, {thread}",
+                        thread = out(reg) _,
+                        address = out(reg) address,
+                        options(nostack, preserves_flags, readonly, pure),
+                    );
+                }
+                #[cfg(not(all(
+                    target_os = "linux",
+                    any(target_arch = "x86_64", target_arch = "aarch64"),
+                    not(miri)
+                )))]
+                {
+                    address = ::core::ptr::null_mut();
+                }
+                address
+            }
+
             /// Sets this thread's value.
             #[inline(always)]
             pub fn set(value: *mut $type) {
@@ -169,6 +208,15 @@ mod tests {
         assert_eq!(TEST_CELL::get().cast_const(), &raw const INITIAL);
         TEST_CELL::set((&raw const OTHER).cast_mut());
         assert_eq!(TEST_CELL::get().cast_const(), &raw const OTHER);
+        if cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))) {
+            // SAFETY: this thread's cell.
+            unsafe {
+                assert_eq!((*TEST_CELL::address()).cast_const(), &raw const OTHER);
+                *TEST_CELL::address() = (&raw const INITIAL).cast_mut();
+                assert_eq!(TEST_CELL::get().cast_const(), &raw const INITIAL);
+                TEST_CELL::set((&raw const OTHER).cast_mut());
+            }
+        }
         std::thread::spawn(|| assert_eq!(TEST_CELL::get().cast_const(), &raw const INITIAL)).join().unwrap();
         assert_eq!(TEST_CELL::get().cast_const(), &raw const OTHER);
     }

@@ -1,19 +1,19 @@
 //! The rules of the C surface, once, for every backend and mode: sizes, alignments, errno, NULL.
 //!
 //! Each function is generic over a [`Source`]: the backend itself, or the tracking layer together with where the call
-//! comes from. The mode is decided at the first allocation and stays: until then [`MODE`] is [`UNDECIDED`] and calls take
-//! the slow entry.
+//! comes from. The mode is decided at the first allocation: until then [`MODE`] is [`UNDECIDED`] and calls take the slow
+//! entry. It stays, unless the backend keeps tags: then `ak_track_set` may change it at any time.
 
 use crate::Selected;
 use crate::{heap, settings};
 use allokit_core::{Backend, Known, MIN_ALIGN, Site, Stats, array_size, is_valid_align};
-use allokit_platform::errno;
+use allokit_platform::{Lock, errno};
 use allokit_report::{Format, Head, Tracking, write_stats};
 use core::ffi::{CStr, c_char};
 use core::fmt;
 use core::mem::offset_of;
 use core::ptr;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// [`MODE`] before the first allocation.
 pub const UNDECIDED: u8 = 0;
@@ -22,8 +22,11 @@ pub const PLAIN: u8 = 1;
 /// [`MODE`]: calls go through the tracking layer.
 pub const TRACKED: u8 = 2;
 
-/// How the process allocates. Written once, by the first allocation (or earlier by nobody).
+/// How the process allocates. Decided by the first allocation; see [`track_set`].
 pub static MODE: AtomicU8 = AtomicU8::new(UNDECIDED);
+
+/// Whether tracking was switched on after it was off.
+static EVER_TRACKED: AtomicBool = AtomicBool::new(false);
 
 /// Where a call comes from.
 #[derive(Clone, Copy, Debug)]
@@ -435,12 +438,42 @@ pub fn track_set(level: u32) -> bool {
         settings::ask_for(level);
         prepare();
     }
+    #[cfg(feature = "track")]
+    if Selected::TAGS {
+        switch(level);
+    }
     // Another thread may have allocated meanwhile: what is in force is the answer.
     if track_get() != level {
         errno::set(errno::EBUSY);
         return false;
     }
     true
+}
+
+/// Changes the mode while the program runs, which needs a backend that can tell blocks of both kinds.
+#[cfg(feature = "track")]
+fn switch(level: Level) {
+    static SWITCHING: Lock = Lock::new();
+    let _guard = SWITCHING.lock();
+    match (MODE.load(Ordering::Acquire), level) {
+        (PLAIN, Level::Sites) => {
+            crate::tracked::start();
+            // From here on no call passes by the mode.
+            Selected::close();
+            EVER_TRACKED.store(true, Ordering::Relaxed);
+            MODE.store(TRACKED, Ordering::Release);
+        }
+        (TRACKED, Level::Off) => {
+            EVER_TRACKED.store(true, Ordering::Relaxed);
+            MODE.store(PLAIN, Ordering::Release);
+        }
+        _ => {}
+    }
+}
+
+/// Whether something is known of live blocks: tracking is on, or was on.
+pub fn was_tracked() -> bool {
+    EVER_TRACKED.load(Ordering::Relaxed) || track_get() != Level::Off
 }
 
 /// `ak_track_get`

@@ -1,6 +1,6 @@
 //! What is live and by whom: `ak_leaks_print`, `ak_mark`, `ak_assert_balanced`; and the reports at exit.
 
-use crate::api::{self, Level};
+use crate::api;
 use crate::settings;
 use allokit_platform::errno;
 use allokit_platform::file::Draft;
@@ -45,7 +45,7 @@ use absent as tracked;
 fn unknown() -> Option<&'static str> {
     if !cfg!(feature = "track") {
         Some("this library was built without tracking (ALLOKIT_TRACK=OFF)")
-    } else if api::track_get() == Level::Off {
+    } else if !api::was_tracked() {
         Some("tracking is off (set ALLOKIT_TRACK=sites before the program starts)")
     } else {
         None

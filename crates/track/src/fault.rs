@@ -1,6 +1,6 @@
 //! Wrong frees: finding out what a pointer is that is no live block, and saying so.
 
-use crate::{SiteId, header, live, threads};
+use crate::{SiteId, header, live, means, threads};
 use allokit_core::{Fault, FaultKind};
 use allokit_platform::stderr::Stderr;
 use allokit_report::fault::{raise, tell};
@@ -52,10 +52,27 @@ enum Found {
     },
     /// A block that was freed, with what the ring remembers.
     Freed(Option<threads::Freed>),
+    /// A block whose tag was overwritten.
+    Damaged,
     Nothing,
 }
 
 fn find(addr: usize) -> Found {
+    if let Some(block) = means::around(addr) {
+        if addr == block.start && !block.tag.is_freed() && !block.tag.is_live() {
+            return Found::Damaged;
+        }
+        if addr == block.start && block.tag.is_freed() {
+            return Found::Freed(Some(threads::Freed {
+                size: block.size,
+                allocated_at: block.tag.site(),
+                freed_at: block.tag.stretch(),
+            }));
+        }
+        if block.tag.is_live() && addr.wrapping_sub(block.start) < block.size {
+            return Found::Inside { start: block.start, size: block.size, allocated_at: block.tag.site() };
+        }
+    }
     {
         let _walk = live::WALK.lock();
         // The nearest start before it is the only block that can reach it.
@@ -76,6 +93,9 @@ fn find(addr: usize) -> Found {
 pub(crate) fn wrong_pointer(operation: Operation, ptr: *const u8, site: SiteId) {
     let addr = ptr.addr();
     let found = find(addr);
+    if matches!(found, Found::Damaged) {
+        return damaged(operation, ptr, site);
+    }
     let mut fault = Fault {
         operation: operation.c_name().as_ptr(),
         block: ptr.cast(),
@@ -95,7 +115,7 @@ pub(crate) fn wrong_pointer(operation: Operation, ptr: *const u8, site: SiteId) 
                 fault.freed = SiteId(freed.freed_at).place();
             }
         }
-        Found::Nothing => {}
+        Found::Damaged | Found::Nothing => {}
     }
     raise(&fault, |out| describe(out, operation, addr, found, site));
 }
@@ -130,7 +150,7 @@ fn describe(out: &mut Stderr, operation: Operation, addr: usize, found: Found, s
                 return writeln!(out, "  freed again  {site}");
             }
         }
-        Found::Nothing => {
+        Found::Damaged | Found::Nothing => {
             writeln!(out, "allokit: {name} of {addr:#x}, which is no live block of this allocator")?;
         }
     }
@@ -140,20 +160,20 @@ fn describe(out: &mut Stderr, operation: Operation, addr: usize, found: Found, s
 /// Reports a sized free with another size than the block has.
 #[cold]
 #[inline(never)]
-pub(crate) fn wrong_size(ptr: *const u8, said: usize, header: &header::Header, site: SiteId) {
+pub(crate) fn wrong_size(ptr: *const u8, said: usize, size: usize, allocated_at: u32, site: SiteId) {
     let fault = Fault {
         operation: Operation::Free.c_name().as_ptr(),
         block: ptr.cast(),
-        size: header.size,
+        size,
         told_size: said,
-        allocated: SiteId(header.site).place(),
+        allocated: SiteId(allocated_at).place(),
         now: site.place(),
         ..Fault::new(FaultKind::SizeMismatch)
     };
     raise(&fault, |out| {
         let addr = ptr.addr();
-        writeln!(out, "allokit: free of {addr:#x} with size {said}, but the block has {} bytes", header.size)?;
-        writeln!(out, "  allocated at {}", SiteId(header.site))?;
+        writeln!(out, "allokit: free of {addr:#x} with size {said}, but the block has {size} bytes")?;
+        writeln!(out, "  allocated at {}", SiteId(allocated_at))?;
         writeln!(out, "  freed at     {site}")
     });
 }

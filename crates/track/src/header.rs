@@ -6,7 +6,8 @@
 //! ```
 //! Written while the block is nobody else's, read while it is live and taken or pinned (see `live`): never a race.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use allokit_core::Tag;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes before the payload.
 pub(crate) const SIZE: usize = 16;
@@ -16,6 +17,8 @@ pub(crate) const MAX_SIZE: usize = (1 << 48) - 1;
 const EPOCH_MASK: u32 = (1 << 24) - 1;
 
 static EPOCH: AtomicU32 = AtomicU32::new(0);
+/// The tag of a live block of now, without its site and size.
+static LIVE: AtomicU64 = AtomicU64::new(Tag::live(0).0);
 
 /// The stretch between two marks in which blocks are allocated now.
 #[inline]
@@ -25,7 +28,14 @@ pub(crate) fn epoch() -> u32 {
 
 /// Begins a new epoch.
 pub(crate) fn next_epoch() {
-    EPOCH.fetch_add(1, Ordering::Relaxed);
+    let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
+    LIVE.store(Tag::live(epoch).0, Ordering::Relaxed);
+}
+
+/// The tag of a block that is allocated now, without its site and size.
+#[inline(always)]
+pub(crate) fn live() -> Tag {
+    Tag(LIVE.load(Ordering::Relaxed))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Live blocks grouped by call site: a walk over the map of live starts, so that no counter is needed on the hot path.
 
-use crate::{SiteId, header, live, sites};
+use crate::{SiteId, header, means, sites};
 use allokit_platform::pages;
 use allokit_report::{leak_heading, leak_row};
 use core::{fmt, ptr, slice};
@@ -59,25 +59,19 @@ impl Leaks {
             // SAFETY: the mapping is ours, large enough and zero.
             unsafe { slice::from_raw_parts_mut(rows, capacity) }
         };
-        let epoch = header::epoch();
-        {
-            let _walk = live::WALK.lock();
-            live::for_each(|pin| {
-                // SAFETY: the block is pinned.
-                let header = unsafe { header::read(pin.payload) };
-                let (site, size) = header.map_or((0, 0), |header| (header.site as usize, header.size as u64));
-                if since == Since::Mark && header.is_none_or(|header| header.epoch != epoch) {
-                    return;
-                }
-                leaks.blocks += 1;
-                leaks.bytes += size;
-                // Sites that are newer than the table count as unknown.
-                let site = if site < table.len() { site } else { 0 };
-                if let Some(row) = table.get_mut(site) {
-                    *row = SiteCount { site: SiteId(site as u32), blocks: row.blocks + 1, bytes: row.bytes + size };
-                }
-            });
-        }
+        means::for_each(|block| {
+            if since == Since::Mark && !block.is_new {
+                return;
+            }
+            let (site, size) = (block.site as usize, block.size as u64);
+            leaks.blocks += 1;
+            leaks.bytes += size;
+            // Sites that are newer than the table count as unknown.
+            let site = if site < table.len() { site } else { 0 };
+            if let Some(row) = table.get_mut(site) {
+                *row = SiteCount { site: SiteId(site as u32), blocks: row.blocks + 1, bytes: row.bytes + size };
+            }
+        });
         let mut used = 0;
         for index in 0..table.len() {
             if table[index].blocks != 0 {

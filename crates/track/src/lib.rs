@@ -3,7 +3,11 @@
 //! Owns: [`Tracked`], the sites, the map of live blocks, the threads' counts. Uses: `allokit-core`, `allokit-platform`,
 //! `allokit-report`. One state for the process.
 //!
-//! How: 16 bytes before each payload say whose it is (`header`); a map outside the heap says which addresses are live
+//! How, where the backend keeps a tag beside a block (`Backend::TAGS`): the tag says whose it is, and the backend finds
+//! live blocks by walking its pages; nothing more is done for an allocation. So tracking may begin and end while the program
+//! runs.
+//!
+//! How, elsewhere: 16 bytes before each payload say whose it is (`header`); a map outside the heap says which addresses are live
 //! payload starts (`live`); each thread counts for itself (`threads`). A wrong pointer is found by the map, so no freed
 //! or foreign memory is ever read. Live counts and bytes per site come from walking the map, not from counters.
 //!
@@ -19,6 +23,7 @@ mod fault;
 mod header;
 mod leaks;
 mod live;
+mod means;
 mod profile;
 pub mod sites;
 mod snapshot;
@@ -32,7 +37,7 @@ pub use profile::{write_folded, write_pprof};
 pub use sites::SiteId;
 pub use snapshot::{Diff, Snapshot};
 
-use allokit_core::{Backend, Known, MIN_ALIGN, Stats};
+use allokit_core::{Backend, Found, Known, MIN_ALIGN, Stats, Tag, Tagged};
 use allokit_platform::{Lock, errno, fork};
 use core::fmt;
 use core::marker::PhantomData;
@@ -98,6 +103,9 @@ impl<B: Backend> Tracked<B> {
         if STARTED.swap(true, Ordering::Relaxed) {
             return;
         }
+        if B::TAGS {
+            means::ask::<B>();
+        }
         let block = B::alloc(1);
         if !block.is_null() {
             // The backend's fork handlers are registered by now: ours, registered later, take their locks first, as
@@ -108,9 +116,50 @@ impl<B: Backend> Tracked<B> {
         fork::register(before_fork, after_fork, after_fork_in_child);
     }
 
+    /// A block with a tag, where the backend keeps those.
+    #[inline(always)]
+    fn alloc_tagged(size: usize, align: usize, zeroed: bool, site: SiteId) -> *mut u8 {
+        let block = B::alloc_tagged(size, align, zeroed, header::live().with_site(site.0));
+        if block.is_null() { out_of_memory(size, site) } else { block }
+    }
+
+    /// [`Tracked::realloc_at`], where the backend keeps tags.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn realloc_tagged(ptr: *mut u8, size: usize, align: usize, site: SiteId) -> *mut u8 {
+        // SAFETY: the caller's promise; both blocks are live and hold what is copied.
+        unsafe {
+            let (tag, old) = match B::tagged_at(ptr) {
+                Found::Tagged(Tagged { tag, size, .. }) => (Tag::live(tag.stretch()).with_site(site.0), size),
+                Found::Plain => (header::live().with_site(site.0), B::usable_size(ptr)),
+                Found::Wrong => {
+                    fault::wrong_pointer(Operation::Realloc, ptr, site);
+                    return wrong_realloc();
+                }
+            };
+            if align <= MIN_ALIGN {
+                let same = B::resize_tagged(ptr, size, tag);
+                if !same.is_null() {
+                    return same;
+                }
+            }
+            let block = B::alloc_tagged(size, align, false, tag);
+            if block.is_null() {
+                return out_of_memory(size, site);
+            }
+            block.copy_from_nonoverlapping(ptr, old.min(size));
+            B::free_tagged(ptr, site.0);
+            block
+        }
+    }
+
     /// [`Backend::alloc`] for a call site.
     #[inline]
     pub fn alloc_at(size: usize, site: SiteId) -> *mut u8 {
+        if B::TAGS {
+            return Self::alloc_tagged(size, MIN_ALIGN, false, site);
+        }
         let Some(gross) = gross(size, header::SIZE) else { return out_of_memory(size, site) };
         Self::finish(B::alloc(gross), header::SIZE, size, site)
     }
@@ -118,12 +167,18 @@ impl<B: Backend> Tracked<B> {
     /// [`Backend::alloc_zeroed`] for a call site.
     #[inline]
     pub fn alloc_zeroed_at(size: usize, site: SiteId) -> *mut u8 {
+        if B::TAGS {
+            return Self::alloc_tagged(size, MIN_ALIGN, true, site);
+        }
         let Some(gross) = gross(size, header::SIZE) else { return out_of_memory(size, site) };
         Self::finish(B::alloc_zeroed(gross), header::SIZE, size, site)
     }
 
     /// [`Backend::alloc_aligned`] for a call site.
     pub fn alloc_aligned_at(size: usize, align: usize, site: SiteId) -> *mut u8 {
+        if B::TAGS {
+            return Self::alloc_tagged(size, align, false, site);
+        }
         let offset = align.max(header::SIZE);
         let Some(gross) = gross(size, offset) else { return out_of_memory(size, site) };
         Self::finish(B::alloc_aligned(gross, offset), offset, size, site)
@@ -131,6 +186,9 @@ impl<B: Backend> Tracked<B> {
 
     /// [`Backend::alloc_aligned_zeroed`] for a call site.
     pub fn alloc_aligned_zeroed_at(size: usize, align: usize, site: SiteId) -> *mut u8 {
+        if B::TAGS {
+            return Self::alloc_tagged(size, align, true, site);
+        }
         let offset = align.max(header::SIZE);
         let Some(gross) = gross(size, offset) else { return out_of_memory(size, site) };
         Self::finish(B::alloc_aligned_zeroed(gross, offset), offset, size, site)
@@ -159,6 +217,13 @@ impl<B: Backend> Tracked<B> {
     /// Unless the pointer is found to be wrong, as [`Backend::free`].
     #[inline]
     pub unsafe fn free_at(ptr: *mut u8, site: SiteId) {
+        if B::TAGS {
+            // SAFETY: the caller's promise.
+            if unsafe { B::free_tagged(ptr, site.0) } == Found::Wrong {
+                fault::wrong_pointer(Operation::Free, ptr, site);
+            }
+            return;
+        }
         let Some(header) = take(ptr, Operation::Free, site) else { return };
         // SAFETY: the block was live and is ours now.
         unsafe { Self::release(ptr, &header, site) }
@@ -170,9 +235,20 @@ impl<B: Backend> Tracked<B> {
     /// As [`Tracked::free_at`].
     #[inline]
     pub unsafe fn free_sized_at(ptr: *mut u8, size: usize, site: SiteId) {
+        if B::TAGS {
+            // SAFETY: the caller's promise.
+            match unsafe { B::free_tagged(ptr, site.0) } {
+                Found::Tagged(block) if block.size != size => {
+                    fault::wrong_size(ptr, size, block.size, block.tag.site(), site);
+                }
+                Found::Wrong => fault::wrong_pointer(Operation::Free, ptr, site),
+                _ => {}
+            }
+            return;
+        }
         let Some(header) = take(ptr, Operation::Free, site) else { return };
         if header.size != size {
-            fault::wrong_size(ptr, size, &header, site);
+            fault::wrong_size(ptr, size, header.size, header.site, site);
         }
         // SAFETY: as above.
         unsafe { Self::release(ptr, &header, site) }
@@ -193,6 +269,10 @@ impl<B: Backend> Tracked<B> {
     /// # Safety
     /// Unless the pointer is found to be wrong, as [`Backend::realloc`].
     pub unsafe fn realloc_at(ptr: *mut u8, size: usize, site: SiteId) -> *mut u8 {
+        if B::TAGS {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::realloc_tagged(ptr, size, MIN_ALIGN, site) };
+        }
         let Some(gross) = gross(size, header::SIZE) else { return out_of_memory(size, site) };
         let Some(header) = take(ptr, Operation::Realloc, site) else { return wrong_realloc() };
         if header.offset != header::SIZE || !live::have_reserve() {
@@ -222,6 +302,10 @@ impl<B: Backend> Tracked<B> {
     /// # Safety
     /// As [`Tracked::realloc_at`].
     pub unsafe fn realloc_aligned_at(ptr: *mut u8, size: usize, align: usize, site: SiteId) -> *mut u8 {
+        if B::TAGS {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::realloc_tagged(ptr, size, align, site) };
+        }
         let offset = align.max(header::SIZE);
         if gross(size, offset).is_none() {
             return out_of_memory(size, site);
@@ -273,6 +357,17 @@ impl<B: Backend> Tracked<B> {
     /// # Safety
     /// None: a wrong pointer is found. (That another thread does not free the block meanwhile is up to the caller.)
     pub unsafe fn usable_size_at(ptr: *const u8, site: SiteId) -> usize {
+        if B::TAGS {
+            return match B::tagged_at(ptr) {
+                Found::Tagged(block) => block.size,
+                // SAFETY: the caller's promise.
+                Found::Plain => unsafe { B::usable_size(ptr) },
+                Found::Wrong => {
+                    fault::wrong_pointer(Operation::UsableSize, ptr, site);
+                    0
+                }
+            };
+        }
         let header = {
             let _walk = live::WALK.lock();
             // SAFETY: the block is pinned.
@@ -284,6 +379,19 @@ impl<B: Backend> Tracked<B> {
             None => fault::wrong_pointer(Operation::UsableSize, ptr, site),
         }
         0
+    }
+}
+
+/// The counts of blocks with tags; the threads are the backend's to know.
+fn tagged_totals<B: Backend>() -> threads::Totals {
+    let totals = B::tagged_totals();
+    threads::Totals {
+        alloc_count: totals.allocs,
+        alloc_bytes: totals.alloc_bytes,
+        free_count: totals.frees,
+        free_bytes: totals.free_bytes,
+        peak_bytes: totals.peak_bytes,
+        threads: 0,
     }
 }
 
@@ -347,7 +455,7 @@ unsafe impl<B: Backend> Backend for Tracked<B> {
 
     fn stats(stats: &mut Stats) {
         B::stats(stats);
-        let totals = threads::totals();
+        let totals = if B::TAGS { tagged_totals::<B>() } else { threads::totals() };
         stats.alloc_count = totals.alloc_count;
         stats.free_count = totals.free_count;
         stats.alloc_bytes = totals.alloc_bytes;

@@ -8,7 +8,7 @@
 //! Fast paths: a record keeps its number; `_at` and return addresses have a cache that is read without a lock and
 //! verified against the table. Only a place that is new, or pushed out of its cache, takes the lock.
 
-use allokit_core::{Place, Site};
+use allokit_core::{Place, Site, Tag};
 use allokit_platform::{Lock, meta, symbol};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -57,7 +57,8 @@ struct Entry {
 }
 
 const CHUNK: usize = 1024;
-const CHUNKS: usize = (1 << 24) / CHUNK;
+/// As many as a tag can name.
+const CHUNKS: usize = (Tag::SITE_MAX as usize + 1) / CHUNK;
 const BUCKETS: usize = 4096;
 const TEXT_BUCKETS: usize = 1024;
 const CACHE: usize = 4096;

@@ -390,12 +390,26 @@ macro_rules! thread_cell {
             pub fn set(value: *mut $type) {
                 CELL.with(|cell| cell.set(value));
             }
+            pub fn address() -> *mut *mut $type {
+                std::ptr::null_mut()
+            }
         }
     };
 }
 
 pub mod fork {
     pub fn register() {}
+}
+
+/// Blocks with tags are no part of the model: their heaps are heaps like the others.
+pub mod tagged {
+    use crate::page::Page;
+    use allokit_core::Tag;
+
+    pub unsafe fn set(_block: *mut u8, _tag: Tag) {
+        unreachable!("no heap of the model has tags")
+    }
+    pub unsafe fn on_large_free(_page: *mut Page) {}
 }
 
 /// No time passes; what the upkeep does is called by the cases themselves.

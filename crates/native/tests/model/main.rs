@@ -28,7 +28,7 @@ mod around;
 mod cases;
 
 use around::platform::{AddressMap, Lock, barrier, keep_errno, meta, pages, thread, tools};
-use around::{fork, runs, sync, upkeep};
+use around::{fork, runs, sync, tagged, upkeep};
 use classes::SMALL_MAX;
 
 /// The calls, as `lib.rs` makes them, without what makes them fast.

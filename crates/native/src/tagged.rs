@@ -1,0 +1,517 @@
+//! Blocks with tags: the tracking layer's, which keeps in 8 bytes beside a block whose it is.
+//!
+//! They lie in pages of their own, which belong to heaps of their own: each thread that allocates such blocks has a second
+//! heap, the same in everything but where a page's first block begins. A page's blocks begin 16 bytes into it, so that the
+//! last 8 bytes of each are room for the next one's tag: the tag is the 8 bytes before the block, beside what a free block
+//! holds, so that the two take one line of the cache. The words of such pages have their lowest bit set; a plain free of
+//! such a block finds that it is not of this thread's plain heap, and comes here.
+//!
+//! No counter per call site is needed: who wants to know walks the pages ([`visit`]). So pages with tags and without may be
+//! mixed, and tracking can be switched on and off while the program runs.
+//!
+//! A large block's tag lies in its metadata. A block aligned to more than 16 bytes may begin inside a block of its page;
+//! its tag is right before it all the same, and the page's block has one that says where.
+//!
+//! Invariants: a block of a page has a live tag exactly while the program has it; blocks that were never handed out have
+//! the tag 0; the metadata of a run has a live tag only while the run is a large block's.
+
+use crate::classes::{self, LEAD, SMALL_MAX, TAG};
+use crate::heap::{self, Block, HEADS_AT, Heap, TAGGED_HEAP};
+use crate::page::{self, Kind, Page};
+use crate::table::{self, Word};
+use crate::{Native, large, runs, upkeep};
+use allokit_core::counts::{self, Counts, Totals};
+use allokit_core::{Backend, Found, MAX_SIZE, MIN_ALIGN, Tag, Tagged};
+use core::ptr;
+// Not from `sync`: no protocol between threads relies on the order of tags.
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// The largest block of a page.
+const SMALL_TAGGED_MAX: usize = SMALL_MAX - TAG;
+const _: () = assert!(SMALL_TAGGED_MAX <= Tag::SIZE_MAX && LEAD >= TAG && LEAD.is_multiple_of(MIN_ALIGN));
+
+/// The place of a block's tag.
+///
+/// # Safety
+/// The block is one of a page with tags.
+#[inline(always)]
+unsafe fn place<'a>(block: *mut u8) -> &'a AtomicU64 {
+    // SAFETY: the 8 bytes before a block are its tag, of the page's memory; only this module touches them.
+    unsafe { &*block.sub(TAG).cast::<AtomicU64>() }
+}
+
+/// Sets the tag of a block that nobody has.
+///
+/// # Safety
+/// As [`place`].
+#[inline(always)]
+pub(crate) unsafe fn set(block: *mut u8, tag: Tag) {
+    // SAFETY: the caller's promise.
+    unsafe { place(block).store(tag.0, Ordering::Relaxed) }
+}
+
+#[inline(always)]
+unsafe fn get(block: *mut u8) -> Tag {
+    // SAFETY: the caller's promise.
+    unsafe { Tag(place(block).load(Ordering::Relaxed)) }
+}
+
+/// Counts for the calling thread.
+fn count(how: impl FnOnce(&Counts)) {
+    let heap = TAGGED_HEAP::get();
+    if heap::is_real(heap) {
+        // SAFETY: this thread's heap.
+        how(unsafe { &(*heap).counts });
+    } else {
+        heap::count_slowly(how);
+    }
+}
+
+/// A block with a tag. Null with ENOMEM.
+#[inline(always)]
+pub(crate) fn alloc(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
+    if align > MIN_ALIGN {
+        return alloc_aligned(size, align, zeroed, tag);
+    }
+    if size > SMALL_TAGGED_MAX {
+        return alloc_large(size, MIN_ALIGN, zeroed, tag);
+    }
+    let heap = TAGGED_HEAP::get();
+    // SAFETY: the cell points at this thread's heap, or at a placeholder, whose lists are empty; the block is ours.
+    unsafe {
+        let list = Native::list_for(heap, size + TAG);
+        let block = Native::pop(list);
+        if block.is_null() {
+            return alloc_slow(heap, list, size, zeroed, tag);
+        }
+        set(block, tag.with_size(size));
+        (*heap).counts.on_alloc(size);
+        if zeroed {
+            block.write_bytes(0, size);
+        }
+        block
+    }
+}
+
+/// # Safety
+/// `list` is the one for the size in `heap`, which the cell holds.
+#[cold]
+#[inline(never)]
+unsafe fn alloc_slow(heap: *mut Heap, list: *mut *mut Block, size: usize, zeroed: bool, tag: Tag) -> *mut u8 {
+    // The placeholders' table is that of plain heaps.
+    let class = ((list.addr() - heap.addr() - HEADS_AT) / size_of::<*mut Block>()).max(classes::TAGGED_FIRST);
+    // SAFETY: the caller's promise; the block is ours.
+    unsafe {
+        let block = heap::alloc_tagged_slow(heap, class);
+        if !block.is_null() {
+            set(block, tag.with_size(size));
+            count(|counts| counts.on_alloc(size));
+            if zeroed {
+                block.write_bytes(0, size);
+            }
+        }
+        block
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_aligned(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
+    // Blocks begin at multiples of 16: so much may lie before the next multiple of `align`.
+    let gap = align - MIN_ALIGN;
+    if align > SMALL_TAGGED_MAX || size > SMALL_TAGGED_MAX - gap {
+        return alloc_large(size, align, zeroed, tag);
+    }
+    let heap = TAGGED_HEAP::get();
+    // SAFETY: as in `alloc`; the block holds `gap + size` bytes, and its tag may be changed until it is given out.
+    unsafe {
+        let list = Native::list_for(heap, gap + size + TAG);
+        let mut base = Native::pop(list);
+        if base.is_null() {
+            let class = (list.addr() - heap.addr() - HEADS_AT) / size_of::<*mut Block>();
+            base = heap::alloc_tagged_slow(heap, class.max(classes::TAGGED_FIRST));
+            if base.is_null() {
+                return base;
+            }
+        }
+        let distance = base.addr().wrapping_neg() & (align - 1);
+        let block = base.add(distance);
+        if zeroed {
+            block.write_bytes(0, size);
+        }
+        if distance > 0 {
+            set(block, tag.with_size(size).apart());
+            set(base, Tag::moved(distance));
+        } else {
+            set(block, tag.with_size(size));
+        }
+        count(|counts| counts.on_alloc(size));
+        block
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_large(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
+    if size > MAX_SIZE - align {
+        return Native::fail();
+    }
+    let block = large::alloc(size, align, zeroed);
+    if !block.is_null() {
+        // SAFETY: the block is ours.
+        unsafe { set_large(block, size, tag) };
+        count(|counts| counts.on_alloc(size));
+    }
+    block
+}
+
+/// # Safety
+/// A live large block of the caller's.
+unsafe fn set_large(block: *mut u8, size: usize, tag: Tag) {
+    let page = table::page(block.addr());
+    // SAFETY: the caller's promise.
+    unsafe {
+        Page::large_size(page).store(size, Ordering::Relaxed);
+        Page::large_tag(page).store(tag.0, Ordering::Release);
+    }
+}
+
+/// Frees a block with a tag or without.
+///
+/// # Safety
+/// Unless the pointer is found to be wrong, the caller gives the block up.
+#[inline(always)]
+pub(crate) unsafe fn free(ptr: *mut u8, site: u32) -> Found {
+    let word = table::word(ptr.addr());
+    let heap = TAGGED_HEAP::get();
+    // SAFETY: a page with tags has 8 bytes before each address from its first block's on, and before that 8 more.
+    unsafe {
+        if word.is_owned_by(heap) && ptr.addr().is_multiple_of(MIN_ALIGN) {
+            let tag = get(ptr);
+            if tag.is_live_here() {
+                set(ptr, tag.freed_at(site));
+                (*heap).counts.on_free(tag.size());
+                Native::free_into(word.tagged_bin(), ptr);
+                return Found::Tagged(Tagged { start: ptr.addr(), size: tag.size(), tag });
+            }
+        }
+        free_slow(ptr, word, site)
+    }
+}
+
+/// Another heap's, one that begins inside a block of its page, a large or a plain one; or wrong.
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(ptr: *mut u8, word: Word, site: u32) -> Found {
+    let found = at(ptr);
+    // SAFETY: the caller gives up what was found to be a live block.
+    unsafe {
+        match found {
+            Found::Wrong => {}
+            Found::Plain => Native::free(ptr),
+            Found::Tagged(block) => {
+                let freed = block.tag.freed_at(site);
+                count(|counts| counts.on_free(block.size));
+                if word.is_large() {
+                    Page::large_tag(table::page(ptr.addr())).store(freed.0, Ordering::Relaxed);
+                    large::free(ptr);
+                    return found;
+                }
+                let base = base_of(ptr);
+                set(ptr, freed);
+                set(base, freed);
+                give(base, word);
+            }
+        }
+    }
+    found
+}
+
+/// The block of the page that a block lies in.
+unsafe fn base_of(ptr: *mut u8) -> *mut u8 {
+    // SAFETY: the caller's block, of a page with tags.
+    unsafe {
+        let page = page::of_block(ptr.addr());
+        let about = classes::get((*page).class as usize);
+        let offset = Page::number(page, ptr.addr()) * about.size as usize;
+        ptr.with_addr(Page::first_block(page).addr() + offset)
+    }
+}
+
+/// Puts a block whose tag says that it is freed where it belongs.
+unsafe fn give(base: *mut u8, word: Word) {
+    let heap = TAGGED_HEAP::get();
+    // SAFETY: the caller gives the block up.
+    unsafe {
+        if word.is_owned_by(heap) {
+            Native::free_into(word.tagged_bin(), base);
+        } else {
+            heap::free_remote(heap, word.hot(base.addr()), base);
+        }
+    }
+}
+
+/// The live block that starts at `ptr`.
+pub(crate) fn at(ptr: *const u8) -> Found {
+    let word = table::word(ptr.addr());
+    let addr = ptr.addr();
+    if !addr.is_multiple_of(MIN_ALIGN) {
+        return Found::Wrong;
+    }
+    // SAFETY: the words say what is there; a page's metadata do not change while it has a live block.
+    unsafe {
+        if word.is_small() {
+            let page = page::of_block(addr);
+            if addr < Page::first_block(page).addr() {
+                return Found::Wrong;
+            }
+            let is_start = page::is_block_start(ptr);
+            if !word.is_tagged() {
+                return if is_start { Found::Plain } else { Found::Wrong };
+            }
+            let tag = get(ptr.cast_mut());
+            let fits = if is_start { tag.is_live_here() } else { tag.is_live() && !tag.is_live_here() };
+            return if fits { Found::Tagged(Tagged { start: addr, size: tag.size(), tag }) } else { Found::Wrong };
+        }
+        if word.is_large() {
+            let page = table::page(addr);
+            if (*page).start.addr() != addr || (*page).kind.get() != Kind::Large {
+                return Found::Wrong;
+            }
+            return live_large(page).map_or(Found::Plain, Found::Tagged);
+        }
+    }
+    Found::Wrong
+}
+
+/// # Safety
+/// The first unit of a large block.
+unsafe fn live_large(page: *mut Page) -> Option<Tagged> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let tag = Tag(Page::large_tag(page).load(Ordering::Acquire));
+        tag.is_live().then(|| Tagged {
+            start: (*page).start.addr(),
+            size: Page::large_size(page).load(Ordering::Relaxed),
+            tag,
+        })
+    }
+}
+
+/// Whether a large block has a tag; false for what is no large block.
+pub(crate) fn is_large_tagged(ptr: *const u8) -> bool {
+    table::word(ptr.addr()).is_large() && matches!(at(ptr), Found::Tagged(_))
+}
+
+/// A large block is freed: by somebody who knows nothing of tags, if its tag is live still.
+///
+/// # Safety
+/// The block is the caller's.
+#[inline(always)]
+pub(crate) unsafe fn on_large_free(page: *mut Page) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if Tag(Page::large_tag(page).load(Ordering::Relaxed)).is_live() {
+            large_freed_plainly(page);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn large_freed_plainly(page: *mut Page) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (tag, size) = (Page::large_tag(page), Page::large_size(page).load(Ordering::Relaxed));
+        tag.store(Tag(tag.load(Ordering::Relaxed)).freed_at(0).0, Ordering::Relaxed);
+        count(|counts| counts.on_free(size));
+    }
+}
+
+/// A free of a block with a tag that comes in by the plain way.
+///
+/// # Safety
+/// The word of `ptr` is that of a page with tags; the caller gives the block up.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn free_plainly(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    if unsafe { free(ptr, 0) } == Found::Wrong {
+        crate::invalid(
+            ptr,
+            if around(ptr.addr()).is_some_and(|at| at.tag.is_freed()) { "second free" } else { "free" },
+        );
+    }
+}
+
+/// A resize of a block with a tag that comes in by the plain way: it keeps its tag if it can stay.
+///
+/// # Safety
+/// As [`Backend::realloc`].
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn realloc_plainly(ptr: *mut u8, size: usize) -> *mut u8 {
+    let Found::Tagged(old) = at(ptr) else { crate::invalid(ptr, "realloc") };
+    // SAFETY: the caller's promise; both blocks are live and hold what is copied.
+    unsafe {
+        let same = resize(ptr, size, Tag::live(old.tag.stretch()).with_site(old.tag.site()));
+        if !same.is_null() {
+            return same;
+        }
+        let block = Native::alloc(size);
+        if !block.is_null() {
+            block.copy_from_nonoverlapping(ptr, old.size.min(size));
+            free(ptr, 0);
+        }
+        block
+    }
+}
+
+/// See [`Backend::resize_tagged`].
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn resize(ptr: *mut u8, size: usize, tag: Tag) -> *mut u8 {
+    let Found::Tagged(old) = at(ptr) else { return ptr::null_mut() };
+    let word = table::word(ptr.addr());
+    // SAFETY: the caller's promise.
+    unsafe {
+        if word.is_large() {
+            if size <= SMALL_TAGGED_MAX || size > MAX_SIZE {
+                return ptr::null_mut();
+            }
+            // While it moves it has no tag: what is given back must not seem live.
+            let place = Page::large_tag(table::page(ptr.addr()));
+            place.store(old.tag.freed_at(0).0, Ordering::Relaxed);
+            let moved = large::resize(ptr, size.max(SMALL_MAX + 1));
+            if moved.is_null() {
+                place.store(old.tag.0, Ordering::Relaxed);
+                return moved;
+            }
+            set_large(moved, size, tag);
+            count_resize(old.size, size);
+            return moved;
+        }
+        let room = classes::class_size(word.class(ptr.addr())) - TAG;
+        let fits = old.tag.is_live_here() && size <= room && (size >= room / 2 || room <= 64);
+        if !fits {
+            return ptr::null_mut();
+        }
+        set(ptr, tag.with_size(size));
+        count_resize(old.size, size);
+        ptr
+    }
+}
+
+fn count_resize(old: usize, new: usize) {
+    count(|counts| {
+        counts.on_free(old);
+        counts.on_alloc(new);
+    });
+}
+
+/// See [`Backend::visit_tagged`].
+pub(crate) fn visit(see: &mut dyn FnMut(&Tagged)) {
+    let _one = upkeep::lock().lock();
+    heap::stop_all(true);
+    runs::check(|page| {
+        // SAFETY: the first unit of a run, under the lock of the runs; nobody makes or unmakes a page while all heaps'
+        // locks are held, and tags are read whole.
+        unsafe {
+            match (*page).kind.get() {
+                Kind::Small if (*page).lead != 0 => visit_page(page, see),
+                Kind::Large => {
+                    if let Some(block) = live_large(page) {
+                        see(&block);
+                    }
+                }
+                _ => {}
+            }
+        }
+        0
+    });
+    heap::stop_all(false);
+}
+
+unsafe fn visit_page(page: *mut Page, see: &mut dyn FnMut(&Tagged)) {
+    // SAFETY: as above: `carved` blocks of the page have tags.
+    unsafe {
+        let size = classes::class_size((*page).class as usize);
+        let first = Page::first_block(page);
+        for number in 0..(*page).carved as usize {
+            let block = tagged_from(first.add(number * size), size);
+            if let Some(block) = block
+                && !block.tag.is_freed()
+            {
+                see(&block);
+            }
+        }
+    }
+}
+
+/// What the tag of a page's block says of it, or of the one that lies in it; `None` of a block that was never handed out.
+unsafe fn tagged_from(base: *mut u8, room: usize) -> Option<Tagged> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut tag = get(base);
+        let mut start = base.addr();
+        if let Some(distance) = tag.distance() {
+            if distance >= room {
+                return None;
+            }
+            tag = get(base.add(distance));
+            start += distance;
+        }
+        (tag != Tag::NONE).then(|| Tagged { start, size: tag.size(), tag })
+    }
+}
+
+/// See [`Backend::tagged_around`].
+pub(crate) fn around(addr: usize) -> Option<Tagged> {
+    let word = table::word(addr);
+    // SAFETY: the words say what is there, and metadata are for good.
+    unsafe {
+        if word.is_small() {
+            let page = page::of_block(addr);
+            if !word.is_tagged() || addr < Page::first_block(page).addr() {
+                return None;
+            }
+            let number = Page::number(page, addr);
+            if number >= (*page).carved as usize {
+                return None;
+            }
+            let size = classes::class_size((*page).class as usize);
+            return tagged_from(Page::first_block(page).add(number * size), size);
+        }
+    }
+    // A large block's inner units have no words: its run is looked for.
+    let mut found = None;
+    runs::check(|page| {
+        // SAFETY: the first unit of a run, under the lock of the runs.
+        unsafe {
+            let inside = addr.wrapping_sub((*page).start.addr()) < (*page).units as usize * classes::UNIT;
+            if inside && matches!((*page).kind.get(), Kind::Large | Kind::Cached) {
+                let tag = Tag(Page::large_tag(page).load(Ordering::Relaxed));
+                let size = Page::large_size(page).load(Ordering::Relaxed);
+                if tag.is_live() || tag.is_freed() {
+                    found = Some(Tagged { start: (*page).start.addr(), size, tag });
+                }
+            }
+        }
+        0
+    });
+    found
+}
+
+/// See [`Backend::tagged_totals`].
+pub(crate) fn totals() -> Totals {
+    let mut totals = Totals::default();
+    // SAFETY: heaps live for good.
+    heap::for_each(|heap| unsafe {
+        if (*heap).tagged {
+            (*heap).counts.add_to(&mut totals);
+        }
+    });
+    counts::finish(&mut totals);
+    totals
+}

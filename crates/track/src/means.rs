@@ -1,0 +1,72 @@
+//! How live blocks are found: in the map outside the heap, or, where the backend keeps tags, by asking it.
+
+use crate::{header, live};
+use allokit_core::{Backend, Tag, Tagged};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// What a walk tells of a live block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    /// 0 also when the header is damaged.
+    pub(crate) site: u32,
+    pub(crate) size: usize,
+    /// Whether it was allocated since the last mark.
+    pub(crate) is_new: bool,
+}
+
+/// Who sees the blocks of a walk.
+type See<'a> = &'a mut dyn FnMut(&Tagged);
+
+/// What a backend that keeps tags can do.
+pub(crate) struct Means {
+    visit: fn(See<'_>),
+    around: fn(usize) -> Option<Tagged>,
+}
+
+const DAMAGED: Live = Live { site: 0, size: 0, is_new: false };
+
+struct Of<B>(B);
+
+impl<B: Backend> Of<B> {
+    const MEANS: Means = Means { visit: B::visit_tagged, around: B::tagged_around };
+}
+
+/// Null where the map is asked.
+static MEANS: AtomicPtr<Means> = AtomicPtr::new(ptr::null_mut());
+
+/// From now on the backend is asked.
+pub(crate) fn ask<B: Backend>() {
+    let means: &'static Means = &Of::<B>::MEANS;
+    MEANS.store(ptr::from_ref(means).cast_mut(), Ordering::Release);
+}
+
+fn means() -> Option<&'static Means> {
+    // SAFETY: null, or a constant.
+    unsafe { MEANS.load(Ordering::Acquire).as_ref() }
+}
+
+/// Calls `see` with each live block. Blocks that are allocated, freed or resized meanwhile may be seen or not. `see` must
+/// not allocate or free.
+pub(crate) fn for_each(mut see: impl FnMut(Live)) {
+    let _walk = live::WALK.lock();
+    let epoch = header::epoch();
+    if let Some(means) = means() {
+        return (means.visit)(&mut |block| {
+            let is_new = block.tag.stretch() == epoch & Tag::SITE_MAX;
+            see(if block.tag.is_live() { Live { site: block.tag.site(), size: block.size, is_new } } else { DAMAGED });
+        });
+    }
+    live::for_each(|pin| {
+        // SAFETY: the block is pinned.
+        see(match unsafe { header::read(pin.payload) } {
+            Some(header) => Live { site: header.site, size: header.size, is_new: header.epoch == epoch },
+            None => DAMAGED,
+        });
+    });
+}
+
+/// The block with a tag that `addr` lies in; `None` also where the map is asked.
+pub(crate) fn around(addr: usize) -> Option<Tagged> {
+    (means()?.around)(addr)
+}

@@ -117,7 +117,7 @@ impl Held {
         let tagged = self.tagged();
         // SAFETY: the block is ours and given up.
         unsafe {
-            if self.seed % 4 == 0 || self.seed % 4 == 2 {
+            if matches!(self.seed % 4, 0 | 2) {
                 return Native::free(self.ptr);
             }
             assert_eq!(Native::free_tagged(self.ptr, 7), tagged.map_or(Found::Plain, Found::Tagged));

@@ -213,9 +213,11 @@ AK_API bool ak_stats_write(ak_format_t format, ak_write_fn write, void *arg);
 
 typedef enum ak_track { AK_TRACK_OFF = 0, AK_TRACK_SITES = 1, AK_TRACK_STACKS = 2 } ak_track_t;
 
-/* Chooses what is tracked. Must come before the first allocation (or use the environment: ALLOKIT_TRACK=sites).
- * True when the level is in force; otherwise false with errno EBUSY (too late), ENOTSUP (this build cannot) or
- * EINVAL (no such level). */
+/* Chooses what is tracked. On the native backend at any time, as often as wanted: blocks from before stay valid, and those
+ * that were allocated while tracking was on stay known. (Once it was switched on in a running program, untracked calls cost
+ * a few instructions more.) On the others it must come before the first allocation (or use the environment:
+ * ALLOKIT_TRACK=sites). True when the level is in force; otherwise false with errno EBUSY (too late), ENOTSUP (this build
+ * cannot) or EINVAL (no such level). Thread-safe. */
 AK_API bool ak_track_set(ak_track_t level);
 AK_NODISCARD AK_API ak_track_t ak_track_get(void);
 

@@ -285,12 +285,18 @@ TEST(untracked_leaks_are_unknown) {
     ak_free(block);
 }
 
+/* Whether tracking can be switched on and off while the program runs. */
+static bool is_switchable(void) { return is_backend("native") && getenv("CHECK_NO_TRACK_BUILD") == NULL; }
+
 TEST(track_set_after_the_first_allocation) {
     ak_free(ak_alloc(1));
     ak_track_t level = ak_track_get();
     errno = 0;
     CHECK(ak_track_set(level)); /* in force already */
-    if (level == AK_TRACK_OFF) {
+    if (is_switchable()) {
+        CHECK(ak_track_set(AK_TRACK_SITES) && is_tracked() && ak_track_set(AK_TRACK_OFF) && !is_tracked());
+        CHECK(ak_track_set(level));
+    } else if (level == AK_TRACK_OFF) {
         int expected = getenv("CHECK_NO_TRACK_BUILD") != NULL ? ENOTSUP : EBUSY;
         CHECK_MSG(!ak_track_set(AK_TRACK_SITES) && errno == expected, "errno is %d", errno);
     } else {
@@ -301,6 +307,119 @@ TEST(track_set_after_the_first_allocation) {
     errno = 0;
     CHECK_MSG(!ak_track_set((ak_track_t)opaque_size(77)) && errno == EINVAL, "errno is %d", errno);
     CHECK(ak_track_get() == level);
+}
+
+TEST(blocks_live_through_switches) {
+    if (!is_switchable()) SKIP("tracking is on or off from the start");
+    enum { BLOCKS = 60 };
+    static const size_t sizes[] = {0, 1, 24, 25, 100, 5000, 32760, 32761, 70000, 3000000};
+    struct {
+        void *block;
+        size_t size;
+        bool tracked;
+    } held[BLOCKS] = {{NULL, 0, false}};
+    size_t live = 0;
+    uint64_t random = 4;
+    for (int round = 0; round < 4000; round++) {
+        if (round % 37 == 0) CHECK(ak_track_set(round % 2 == 0 ? AK_TRACK_SITES : AK_TRACK_OFF));
+        size_t which = (size_t)(random_next(&random) % BLOCKS), size = sizes[random_next(&random) % 10];
+        uint64_t action = random_next(&random) % 4;
+        void *block = held[which].block;
+        if (block == NULL) {
+            size_t alignment = action == 0 ? (size_t)16 << random_next(&random) % 9 : 16;
+            block = action == 1 ? ak_calloc(1, size) : ak_alloc_aligned(size, alignment);
+            CHECK(block != NULL && is_aligned(block, alignment));
+            held[which].tracked = is_tracked();
+        } else {
+            CHECK(pattern_holds(block, held[which].size, which + 1));
+            if (held[which].tracked) live--;
+            held[which].block = NULL;
+            if (action == 0 && size != 0) {
+                block = ak_realloc(block, size);
+                CHECK(block != NULL && pattern_holds(block, held[which].size < size ? held[which].size : size, which + 1));
+                /* One that is resized while tracking is on is known from then on; while it is off it may stay known. */
+                size_t known;
+                leaks(&known);
+                CHECK(known == live || (known == live + 1 && (is_tracked() || held[which].tracked)));
+                CHECK(known == live + 1 || !is_tracked());
+                held[which].tracked = known == live + 1;
+            } else if (action == 1) {
+                ak_free_sized(block, held[which].size);
+                continue;
+            } else {
+                ak_free(block);
+                continue;
+            }
+        }
+        held[which].block = block;
+        held[which].size = size;
+        pattern_fill(block, size, which + 1);
+        if (held[which].tracked) live++;
+        if (round % 11 == 0) {
+            size_t blocks;
+            leaks(&blocks);
+            CHECK_MSG(blocks == live, "%zu blocks are live, not %zu, in round %d", live, blocks, round);
+        }
+    }
+    for (size_t i = 0; i < BLOCKS; i++) ak_free(held[i].block);
+    size_t blocks;
+    leaks(&blocks);
+    CHECK(blocks == 0);
+}
+
+/* Blocks that threads hand to one another while tracking is switched on and off. */
+static struct {
+    pthread_mutex_t lock;
+    void *blocks[64];
+    size_t sizes[64];
+    bool stop;
+} exchange = {PTHREAD_MUTEX_INITIALIZER, {NULL}, {0}, false};
+
+static void *exchange_blocks(void *seed) {
+    uint64_t random = (uint64_t)address_of(seed) + 1;
+    bool stop = false;
+    while (!stop) {
+        size_t at = (size_t)(random_next(&random) % 64), size = (size_t)(random_next(&random) % 600);
+        void *fresh = random_next(&random) % 8 == 0 ? ak_alloc(64) : ak_alloc(size);
+        if (ak_usable_size(fresh) < size) size = 64;
+        pattern_fill(fresh, size, 9);
+        pthread_mutex_lock(&exchange.lock);
+        void *old = exchange.blocks[at];
+        size_t old_size = exchange.sizes[at];
+        exchange.blocks[at] = fresh;
+        exchange.sizes[at] = size;
+        stop = exchange.stop;
+        pthread_mutex_unlock(&exchange.lock);
+        if (old != NULL) {
+            CHECK(pattern_holds(old, old_size, 9));
+            if (old_size == 64) ak_free_sized(old, 64);
+            else ak_free(old);
+        }
+        void *aligned = ak_alloc_aligned(64, 64);
+        CHECK(is_aligned(aligned, 64));
+        ak_free(aligned);
+    }
+    return NULL;
+}
+
+TEST(threads_go_on_through_switches) {
+    if (!is_switchable()) SKIP("tracking is on or off from the start");
+    pthread_t threads[3];
+    for (size_t i = 0; i < 3; i++)
+        CHECK(pthread_create(&threads[i], NULL, exchange_blocks, (void *)(i + 1)) == 0);
+    for (int round = 0; round < 300; round++) {
+        CHECK(ak_track_set(round % 2 == 0 ? AK_TRACK_SITES : AK_TRACK_OFF));
+        leaks(NULL);
+        usleep(500);
+    }
+    pthread_mutex_lock(&exchange.lock);
+    exchange.stop = true;
+    pthread_mutex_unlock(&exchange.lock);
+    for (size_t i = 0; i < 3; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    for (size_t i = 0; i < 64; i++) ak_free(exchange.blocks[i]);
+    size_t blocks;
+    const char *printed = leaks(&blocks);
+    CHECK_MSG(blocks == 0, "%s", printed);
 }
 
 TEST(policies) {

@@ -13,7 +13,7 @@ int main(void) {
     if (!ak_error_handler_set(handler, NULL)) return 2;
 
     block = (char *)ak_alloc(64);
-    ((char *)hidden(block))[-3] ^= 1;
+    ((char *)hidden(block))[-1] ^= 1;
     ak_free(block);
     return finish(1);
 }

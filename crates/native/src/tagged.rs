@@ -481,7 +481,13 @@ pub(crate) fn around(addr: usize) -> Option<Tagged> {
                 return None;
             }
             let size = classes::class_size((*page).class as usize);
-            return tagged_from(Page::first_block(page).add(number * size), size);
+            let base = Page::first_block(page).add(number * size);
+            let block = base.with_addr(addr);
+            if block > base && addr.is_multiple_of(MIN_ALIGN) && get(block).is_freed() {
+                // One that began inside a block of the page, which knows nothing of it any more.
+                return Some(Tagged { start: addr, size: get(block).size(), tag: get(block) });
+            }
+            return tagged_from(base, size);
         }
     }
     // A large block's inner units have no words: its run is looked for.

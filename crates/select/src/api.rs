@@ -7,7 +7,7 @@
 use crate::Selected;
 use crate::{heap, settings};
 use allokit_core::{Backend, Known, MIN_ALIGN, Site, Stats, array_size, is_valid_align};
-use allokit_platform::{Lock, errno};
+use allokit_platform::errno;
 use allokit_report::{Format, Head, Tracking, write_stats};
 use core::ffi::{CStr, c_char};
 use core::fmt;
@@ -453,7 +453,7 @@ pub fn track_set(level: u32) -> bool {
 /// Changes the mode while the program runs, which needs a backend that can tell blocks of both kinds.
 #[cfg(feature = "track")]
 fn switch(level: Level) {
-    static SWITCHING: Lock = Lock::new();
+    static SWITCHING: allokit_platform::Lock = allokit_platform::Lock::new();
     let _guard = SWITCHING.lock();
     match (MODE.load(Ordering::Acquire), level) {
         (PLAIN, Level::Sites) => {

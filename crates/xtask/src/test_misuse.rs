@@ -23,8 +23,9 @@ struct Program {
     aborts: bool,
     env: Vec<(String, String)>,
     notrack: bool,
-    /// The only backend it is for.
+    /// The only backend it is for, and the one it is not for.
     only: Option<String>,
+    except: Option<String>,
     lines: Vec<Line>,
     /// What its own handler writes, under each policy.
     handler: Vec<String>,
@@ -69,6 +70,7 @@ fn read(path: PathBuf) -> Result<Program> {
         env: Vec::new(),
         notrack: false,
         only: None,
+        except: None,
         lines: Vec::new(),
         handler: Vec::new(),
     };
@@ -93,6 +95,8 @@ fn read(path: PathBuf) -> Result<Program> {
             program.notrack = true;
         } else if let Some(backend) = directive.strip_prefix("ONLY: ") {
             program.only = Some(backend.to_string());
+        } else if let Some(backend) = directive.strip_prefix("EXCEPT: ") {
+            program.except = Some(backend.to_string());
         } else if let Some(line) = directive.strip_prefix("EXPECT-HANDLER: ") {
             program.handler.push(line.to_string());
         } else if let Some((with_sites, line)) = [("EXPECT-ERR: ", false), ("EXPECT-SITES: ", true)]
@@ -114,7 +118,9 @@ fn all(backend: &'static str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut failures = Vec::new();
     let mut programs = programs()?;
-    programs.retain(|program| program.only.as_ref().is_none_or(|only| only == backend));
+    programs.retain(|program| {
+        program.only.as_ref().is_none_or(|only| only == backend) && program.except.as_deref() != Some(backend)
+    });
     for program in &programs {
         let library = if program.notrack { &plain.static_lib } else { &tracked.static_lib };
         for sites in [true, false] {

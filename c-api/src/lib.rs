@@ -157,6 +157,35 @@ macro_rules! at_hand_entry {
     };
 }
 
+/// Leaves a `hot` function that has a site with what the backend has at hand.
+#[cfg(all(feature = "track", feature = "native"))]
+macro_rules! plain_at_hand {
+    (hot $name:ident, $site:ident, $arg:ident) => {
+        quick_entry!($name, $arg);
+        // SAFETY: the C caller's promise.
+        return unsafe { slow_site($arg, $site) }
+    };
+    ($count:tt $name:ident, $site:ident $(, $arg:ident)*) => {};
+}
+
+/// Leaves a `hot` function with what the tracking layer has at hand.
+#[cfg(feature = "track")]
+macro_rules! tracked_at_hand {
+    (hot ak_alloc, $origin:expr, $size:ident) => {
+        let block = $origin.alloc_at_hand($size);
+        if !block.is_null() {
+            return block.cast();
+        }
+    };
+    (hot ak_free, $origin:expr, $ptr:ident) => {
+        // SAFETY: the C caller's promise.
+        if unsafe { $origin.free_at_hand($ptr.cast()) } {
+            return;
+        }
+    };
+    ($count:tt $name:ident, $origin:expr $(, $arg:ident)*) => {};
+}
+
 /// `hot` functions serve from what is at hand where the backend has that; the others have the number of arguments.
 macro_rules! public_entry {
     (hot $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
@@ -208,10 +237,20 @@ macro_rules! general {
                 unsafe { plain($($arg),*) }
             }
 
-            // Functions of their own, so that the plain side of the entries needs no stack frame.
+            // Functions of their own, so that the plain side of the entries, and what is at hand, need no stack frame.
             #[cfg(feature = "track")]
             #[inline(never)]
             unsafe extern "C" fn slow($($arg: $type,)* caller: usize) $(-> $result)? {
+                if api::is_tracked() {
+                    tracked_at_hand!($count $name, Origin::Caller(caller) $(, $arg)*);
+                }
+                // SAFETY: the C caller's promise.
+                unsafe { slow_caller($($arg,)* caller) }
+            }
+
+            #[cfg(feature = "track")]
+            #[inline(never)]
+            unsafe extern "C" fn slow_caller($($arg: $type,)* caller: usize) $(-> $result)? {
                 // SAFETY: the C caller's promise.
                 unsafe { not_plain(Origin::Caller(caller), $($arg),*) }
             }
@@ -247,12 +286,17 @@ macro_rules! general {
 
             #[doc = concat!("See `", stringify!($site), "` in alloc.h.")]
             #[unsafe(no_mangle)]
+            #[allow(unreachable_code)] // what is at hand has an end of its own
             pub unsafe extern "C" fn $site($($arg: $type,)* site: *mut Site) $(-> $result)? {
                 #[cfg(feature = "track")]
                 if !api::is_plain() {
+                    // (A record that has its number has it from a time when the mode was decided.)
+                    tracked_at_hand!($count $name, Origin::Site(site) $(, $arg)*);
                     // SAFETY: the C caller's promise.
                     return unsafe { slow_site($($arg,)* site) };
                 }
+                #[cfg(all(feature = "track", feature = "native"))]
+                plain_at_hand!($count $name, site $(, $arg)*);
                 let _ = site;
                 // SAFETY: the C caller's promise.
                 unsafe { plain($($arg),*) }

@@ -17,10 +17,21 @@ macro_rules! entries {
         pub mod $name {
             use super::*;
 
-            /// Decides the mode if it is not decided yet.
+            /// What the tracking layer has at hand needs no stack frame.
             #[cfg(feature = "track")]
             #[inline(never)]
             unsafe extern "C" fn slow($($arg: $type,)* caller: usize) $(-> $result)? {
+                $(if api::is_tracked() {
+                    $crate::c::tracked_at_hand! { $count caller $hand $($first)+ }
+                })?
+                // SAFETY: the C caller's promise.
+                unsafe { slower($($arg,)* caller) }
+            }
+
+            /// Decides the mode if it is not decided yet.
+            #[cfg(feature = "track")]
+            #[inline(never)]
+            unsafe extern "C" fn slower($($arg: $type,)* caller: usize) $(-> $result)? {
                 use allokit_select::api::{Origin, Plain};
                 if api::mode() == api::TRACKED {
                     let $source = $crate::foreign::Watched(Origin::Caller(caller));
@@ -95,6 +106,27 @@ macro_rules! at_hand {
     };
 }
 pub(crate) use at_hand;
+
+/// Leaves the function when the tracking layer has what is wanted at hand. (Where the caller says a size, that is to be
+/// looked at.)
+#[cfg(feature = "track")]
+macro_rules! tracked_at_hand {
+    (1 $caller:ident alloc $size:ident) => {
+        let block = api::Origin::Caller($caller).alloc_at_hand($size);
+        if !block.is_null() {
+            return block.cast();
+        }
+    };
+    (1 $caller:ident free $ptr:ident) => {
+        // SAFETY: the C caller's promise.
+        if unsafe { api::Origin::Caller($caller).free_at_hand($ptr.cast()) } {
+            return;
+        }
+    };
+    ($count:tt $caller:ident $($rest:ident)+) => {};
+}
+#[cfg(feature = "track")]
+pub(crate) use tracked_at_hand;
 
 macro_rules! is_given {
     () => {

@@ -148,6 +148,25 @@ pub unsafe trait Backend: 'static {
         core::ptr::null_mut()
     }
 
+    /// A block with a tag if one is at hand; null says nothing but that the caller must take the long way.
+    #[inline(always)]
+    #[must_use]
+    fn alloc_tagged_at_hand(size: usize, tag: Tag) -> *mut u8 {
+        let _ = (size, tag);
+        core::ptr::null_mut()
+    }
+
+    /// Frees a block with a tag if that is done at once; false says nothing but that the caller must take the long way.
+    ///
+    /// # Safety
+    /// As [`Backend::free_tagged`], except that `ptr` may be null.
+    #[inline(always)]
+    #[must_use]
+    unsafe fn free_tagged_at_hand(ptr: *mut u8, site: u32) -> bool {
+        let _ = (ptr, site);
+        false
+    }
+
     /// As [`Backend::free`], for a block with a tag or without; `site` is where, for the tag.
     ///
     /// # Safety

@@ -529,6 +529,9 @@ unsafe fn refill(heap: *mut Heap, class: usize) -> bool {
     // SAFETY: the bins are the caller's; pages and queues are touched under the heap's lock.
     unsafe {
         let guard = (*heap).lock.lock();
+        if (*heap).tagged {
+            (*heap).counts.settle();
+        }
         drain(heap, true, DRAIN);
         if fill_from_ready(heap, class) || fill_from_queue(heap, class) {
             return true;
@@ -1080,6 +1083,9 @@ unsafe fn look_around(heap: *mut Heap) {
         // A busy thread looks seldom; one that hardly allocates must not take a minute to get here.
         let quick = now.wrapping_sub((*heap).looked_at) < QUICK_MS;
         (*heap).looked_at = now;
+        if (*heap).tagged {
+            (*heap).counts.settle();
+        }
         (*heap).patience = if quick { ((*heap).patience * 2).min(PATIENCE_MOST) } else { PATIENCE_LEAST };
         (*heap).beat = (*heap).patience.min(BEAT_MOST);
         if (*heap).epoch != upkeep::epoch() {

@@ -328,11 +328,20 @@ unsafe impl Backend for Native {
     const TAGS: bool = true;
 
     #[inline(always)]
+    fn alloc_tagged_at_hand(size: usize, tag: Tag) -> *mut u8 {
+        tagged::alloc_at_hand(size, tag)
+    }
+
+    #[inline(always)]
+    unsafe fn free_tagged_at_hand(ptr: *mut u8, site: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { tagged::free_at_hand(ptr, site) }
+    }
+
     fn alloc_tagged(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
         tagged::alloc(size, align, zeroed, tag)
     }
 
-    #[inline(always)]
     unsafe fn free_tagged(ptr: *mut u8, site: u32) -> Found {
         // SAFETY: the caller's promise.
         unsafe { tagged::free(ptr, site) }

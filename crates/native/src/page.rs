@@ -10,7 +10,7 @@ use allokit_platform::pages;
 use core::cell::UnsafeCell;
 use core::ptr;
 // Not from `sync`: see tagged.rs.
-use core::sync::atomic::{AtomicU64, AtomicUsize};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 /// What a unit is part of. Zeroed metadata is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +260,16 @@ impl Page {
     pub(crate) unsafe fn large_tag<'a>(page: *mut Page) -> &'a AtomicU64 {
         // SAFETY: metadata is for good; the place is as large and aligned as a pointer.
         unsafe { &*(&raw const (*page).older).cast::<AtomicU64>() }
+    }
+
+    /// Where a large block with a tag was freed, as long as nothing became of the run.
+    ///
+    /// # Safety
+    /// As [`Page::large_tag`].
+    #[inline(always)]
+    pub(crate) unsafe fn large_freed_at<'a>(page: *mut Page) -> &'a AtomicU32 {
+        // SAFETY: as above.
+        unsafe { &*(&raw const (*page).freed_at).cast::<AtomicU32>() }
     }
 
     /// The size as asked for of a large block with a tag.

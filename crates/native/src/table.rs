@@ -225,6 +225,17 @@ pub(crate) unsafe fn open_word(open: *mut AtomicU64, addr: usize) -> Word {
     unsafe { Word((*open.add(addr >> UNIT_SHIFT)).load(Ordering::Relaxed)) }
 }
 
+/// The word of the unit that holds `addr`, where the words lie in the flat array.
+#[inline(always)]
+pub(crate) fn flat_word(addr: usize) -> Option<Word> {
+    let flat = FLAT.load(Ordering::Acquire);
+    if flat.is_null() {
+        return None;
+    }
+    // SAFETY: the array has an entry for each unit below ADDRESSES.
+    (addr < ADDRESSES).then(|| unsafe { Word((*flat.add(addr >> UNIT_SHIFT)).load(Ordering::Relaxed)) })
+}
+
 #[inline(always)]
 fn index(addr: usize) -> usize {
     (addr >> UNIT_SHIFT) & (UNITS_PER_LEAF - 1)

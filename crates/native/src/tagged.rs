@@ -9,6 +9,9 @@
 //! No counter per call site is needed: who wants to know walks the pages ([`visit`]). So pages with tags and without may be
 //! mixed, and tracking can be switched on and off while the program runs.
 //!
+//! A freed block's tag stays until the block is handed out again, and where it was freed lies in the block itself, behind what
+//! a list needs: so a second free is known for what it is.
+//!
 //! A large block's tag lies in its metadata. A block aligned to more than 16 bytes may begin inside a block of its page;
 //! its tag is right before it all the same, and the page's block has one that says where.
 //!
@@ -50,6 +53,20 @@ pub(crate) unsafe fn set(block: *mut u8, tag: Tag) {
     unsafe { place(block).store(tag.0, Ordering::Relaxed) }
 }
 
+/// Where a freed block of a page keeps where it was freed: behind `next` and `next_batch`.
+const FREED_AT: usize = 16;
+const _: () = assert!(classes::TAGGED_FIRST * 16 - TAG >= FREED_AT + 4 && size_of::<Block>() <= FREED_AT);
+
+/// Notes where a block of a page is freed.
+///
+/// # Safety
+/// The block is the caller's, and begins where blocks of its page do.
+#[inline(always)]
+unsafe fn note(block: *mut u8, site: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { block.add(FREED_AT).cast::<u32>().write(site) }
+}
+
 #[inline(always)]
 unsafe fn get(block: *mut u8) -> Tag {
     // SAFETY: the caller's promise.
@@ -67,8 +84,26 @@ fn count(how: impl FnOnce(&Counts)) {
     }
 }
 
-/// A block with a tag. Null with ENOMEM.
+/// A block with a tag if it is a small one, else null; null with ENOMEM also without memory. About 25 instructions.
 #[inline(always)]
+pub(crate) fn alloc_at_hand(size: usize, tag: Tag) -> *mut u8 {
+    if size > SMALL_TAGGED_MAX {
+        return ptr::null_mut();
+    }
+    let heap = TAGGED_HEAP::get();
+    // SAFETY: the cell points at this thread's heap, or at a placeholder, whose lists are empty; the block is ours.
+    unsafe {
+        let block = Native::pop(Native::list_for(heap, size + TAG));
+        if block.is_null() {
+            return alloc_slow(heap, size, tag);
+        }
+        set(block, tag.with_size(size));
+        (*heap).counts.on_alloc(size);
+        block
+    }
+}
+
+/// A block with a tag. Null with ENOMEM.
 pub(crate) fn alloc(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
     if align > MIN_ALIGN {
         return alloc_aligned(size, align, zeroed, tag);
@@ -76,39 +111,42 @@ pub(crate) fn alloc(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u
     if size > SMALL_TAGGED_MAX {
         return alloc_large(size, MIN_ALIGN, zeroed, tag);
     }
-    let heap = TAGGED_HEAP::get();
-    // SAFETY: the cell points at this thread's heap, or at a placeholder, whose lists are empty; the block is ours.
+    let block = alloc_at_hand(size, tag);
+    if zeroed && !block.is_null() {
+        // SAFETY: the block is ours.
+        unsafe { block.write_bytes(0, size) };
+    }
+    block
+}
+
+/// A block of a page for `room` bytes, its tag included, not counted yet. Null with ENOMEM.
+///
+/// # Safety
+/// `heap` is what the cell holds; `room` is at most [`SMALL_MAX`].
+unsafe fn take(heap: *mut Heap, room: usize) -> *mut u8 {
+    // SAFETY: the caller's promise. (The placeholders' table of classes is that of plain heaps.)
     unsafe {
-        let list = Native::list_for(heap, size + TAG);
+        let list = Native::list_for(heap, room);
         let block = Native::pop(list);
-        if block.is_null() {
-            return alloc_slow(heap, list, size, zeroed, tag);
+        if !block.is_null() {
+            return block;
         }
-        set(block, tag.with_size(size));
-        (*heap).counts.on_alloc(size);
-        if zeroed {
-            block.write_bytes(0, size);
-        }
-        block
+        let class = (list.addr() - heap.addr() - HEADS_AT) / size_of::<*mut Block>();
+        heap::alloc_tagged_slow(heap, class.max(classes::TAGGED_FIRST))
     }
 }
 
 /// # Safety
-/// `list` is the one for the size in `heap`, which the cell holds.
+/// `heap` is what the cell holds.
 #[cold]
 #[inline(never)]
-unsafe fn alloc_slow(heap: *mut Heap, list: *mut *mut Block, size: usize, zeroed: bool, tag: Tag) -> *mut u8 {
-    // The placeholders' table is that of plain heaps.
-    let class = ((list.addr() - heap.addr() - HEADS_AT) / size_of::<*mut Block>()).max(classes::TAGGED_FIRST);
+unsafe fn alloc_slow(heap: *mut Heap, size: usize, tag: Tag) -> *mut u8 {
     // SAFETY: the caller's promise; the block is ours.
     unsafe {
-        let block = heap::alloc_tagged_slow(heap, class);
+        let block = take(heap, size + TAG);
         if !block.is_null() {
             set(block, tag.with_size(size));
             count(|counts| counts.on_alloc(size));
-            if zeroed {
-                block.write_bytes(0, size);
-            }
         }
         block
     }
@@ -125,14 +163,9 @@ fn alloc_aligned(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
     let heap = TAGGED_HEAP::get();
     // SAFETY: as in `alloc`; the block holds `gap + size` bytes, and its tag may be changed until it is given out.
     unsafe {
-        let list = Native::list_for(heap, gap + size + TAG);
-        let mut base = Native::pop(list);
+        let base = take(heap, gap + size + TAG);
         if base.is_null() {
-            let class = (list.addr() - heap.addr() - HEADS_AT) / size_of::<*mut Block>();
-            base = heap::alloc_tagged_slow(heap, class.max(classes::TAGGED_FIRST));
-            if base.is_null() {
-                return base;
-            }
+            return base;
         }
         let distance = base.addr().wrapping_neg() & (align - 1);
         let block = base.add(distance);
@@ -145,7 +178,7 @@ fn alloc_aligned(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
         } else {
             set(block, tag.with_size(size));
         }
-        count(|counts| counts.on_alloc(size));
+        count(|counts| counts.on_any_alloc(size));
         block
     }
 }
@@ -160,7 +193,7 @@ fn alloc_large(size: usize, align: usize, zeroed: bool, tag: Tag) -> *mut u8 {
     if !block.is_null() {
         // SAFETY: the block is ours.
         unsafe { set_large(block, size, tag) };
-        count(|counts| counts.on_alloc(size));
+        count(|counts| counts.on_any_alloc(size));
     }
     block
 }
@@ -176,33 +209,38 @@ unsafe fn set_large(block: *mut u8, size: usize, tag: Tag) {
     }
 }
 
-/// Frees a block with a tag or without.
+/// Frees a block if its page is one with tags of this thread's heap; false, with nothing done, if not. About 35
+/// instructions.
 ///
 /// # Safety
 /// Unless the pointer is found to be wrong, the caller gives the block up.
 #[inline(always)]
-pub(crate) unsafe fn free(ptr: *mut u8, site: u32) -> Found {
-    let word = table::word(ptr.addr());
+pub(crate) unsafe fn free_at_hand(ptr: *mut u8, site: u32) -> bool {
+    let Some(word) = table::flat_word(ptr.addr()) else { return false };
     let heap = TAGGED_HEAP::get();
     // SAFETY: a page with tags has 8 bytes before each address from its first block's on, and before that 8 more.
     unsafe {
-        if word.is_owned_by(heap) && ptr.addr().is_multiple_of(MIN_ALIGN) {
-            let tag = get(ptr);
-            if tag.is_live_here() {
-                set(ptr, tag.freed_at(site));
-                (*heap).counts.on_free(tag.size());
-                Native::free_into(word.tagged_bin(), ptr);
-                return Found::Tagged(Tagged { start: ptr.addr(), size: tag.size(), tag });
-            }
+        if !word.is_owned_by(heap) || !ptr.addr().is_multiple_of(MIN_ALIGN) {
+            return false;
         }
-        free_slow(ptr, word, site)
+        let tag = get(ptr);
+        if !tag.is_live_here() || !(*heap).counts.try_on_free(tag.size()) {
+            return false;
+        }
+        set(ptr, tag.freed());
+        note(ptr, site);
+        Native::free_into(word.tagged_bin(), ptr);
+        true
     }
 }
 
-/// Another heap's, one that begins inside a block of its page, a large or a plain one; or wrong.
-#[cold]
-#[inline(never)]
-unsafe fn free_slow(ptr: *mut u8, word: Word, site: u32) -> Found {
+/// Frees a block with a tag or without: also another heap's, one that begins inside a block of its page, a large or a plain
+/// one.
+///
+/// # Safety
+/// Unless the pointer is found to be wrong, the caller gives the block up.
+pub(crate) unsafe fn free(ptr: *mut u8, site: u32) -> Found {
+    let word = table::word(ptr.addr());
     let found = at(ptr);
     // SAFETY: the caller gives up what was found to be a live block.
     unsafe {
@@ -210,16 +248,19 @@ unsafe fn free_slow(ptr: *mut u8, word: Word, site: u32) -> Found {
             Found::Wrong => {}
             Found::Plain => Native::free(ptr),
             Found::Tagged(block) => {
-                let freed = block.tag.freed_at(site);
-                count(|counts| counts.on_free(block.size));
+                let freed = block.tag.freed();
+                count(|counts| counts.on_any_free(block.size));
                 if word.is_large() {
-                    Page::large_tag(table::page(ptr.addr())).store(freed.0, Ordering::Relaxed);
+                    let page = table::page(ptr.addr());
+                    Page::large_freed_at(page).store(site, Ordering::Relaxed);
+                    Page::large_tag(page).store(freed.0, Ordering::Relaxed);
                     large::free(ptr);
                     return found;
                 }
                 let base = base_of(ptr);
                 set(ptr, freed);
                 set(base, freed);
+                note(base, site);
                 give(base, word);
             }
         }
@@ -271,7 +312,11 @@ pub(crate) fn at(ptr: *const u8) -> Found {
             }
             let tag = get(ptr.cast_mut());
             let fits = if is_start { tag.is_live_here() } else { tag.is_live() && !tag.is_live_here() };
-            return if fits { Found::Tagged(Tagged { start: addr, size: tag.size(), tag }) } else { Found::Wrong };
+            return if fits {
+                Found::Tagged(Tagged { start: addr, size: tag.size(), tag, freed_at: 0 })
+            } else {
+                Found::Wrong
+            };
         }
         if word.is_large() {
             let page = table::page(addr);
@@ -294,6 +339,7 @@ unsafe fn live_large(page: *mut Page) -> Option<Tagged> {
             start: (*page).start.addr(),
             size: Page::large_size(page).load(Ordering::Relaxed),
             tag,
+            freed_at: 0,
         })
     }
 }
@@ -323,8 +369,9 @@ unsafe fn large_freed_plainly(page: *mut Page) {
     // SAFETY: the caller's promise.
     unsafe {
         let (tag, size) = (Page::large_tag(page), Page::large_size(page).load(Ordering::Relaxed));
-        tag.store(Tag(tag.load(Ordering::Relaxed)).freed_at(0).0, Ordering::Relaxed);
-        count(|counts| counts.on_free(size));
+        Page::large_freed_at(page).store(0, Ordering::Relaxed);
+        tag.store(Tag(tag.load(Ordering::Relaxed)).freed().0, Ordering::Relaxed);
+        count(|counts| counts.on_any_free(size));
     }
 }
 
@@ -382,7 +429,7 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize, tag: Tag) -> *mut u8 {
             }
             // While it moves it has no tag: what is given back must not seem live.
             let place = Page::large_tag(table::page(ptr.addr()));
-            place.store(old.tag.freed_at(0).0, Ordering::Relaxed);
+            place.store(old.tag.freed().0, Ordering::Relaxed);
             let moved = large::resize(ptr, size.max(SMALL_MAX + 1));
             if moved.is_null() {
                 place.store(old.tag.0, Ordering::Relaxed);
@@ -405,8 +452,8 @@ pub(crate) unsafe fn resize(ptr: *mut u8, size: usize, tag: Tag) -> *mut u8 {
 
 fn count_resize(old: usize, new: usize) {
     count(|counts| {
-        counts.on_free(old);
-        counts.on_alloc(new);
+        counts.on_any_free(old);
+        counts.on_any_alloc(new);
     });
 }
 
@@ -462,7 +509,8 @@ unsafe fn tagged_from(base: *mut u8, room: usize) -> Option<Tagged> {
             tag = get(base.add(distance));
             start += distance;
         }
-        (tag != Tag::NONE).then(|| Tagged { start, size: tag.size(), tag })
+        let freed_at = if tag.is_freed() { base.add(FREED_AT).cast::<u32>().read_volatile() } else { 0 };
+        (tag != Tag::NONE).then(|| Tagged { start, size: tag.size(), tag, freed_at })
     }
 }
 
@@ -485,7 +533,8 @@ pub(crate) fn around(addr: usize) -> Option<Tagged> {
             let block = base.with_addr(addr);
             if block > base && addr.is_multiple_of(MIN_ALIGN) && get(block).is_freed() {
                 // One that began inside a block of the page, which knows nothing of it any more.
-                return Some(Tagged { start: addr, size: get(block).size(), tag: get(block) });
+                let freed_at = base.add(FREED_AT).cast::<u32>().read_volatile();
+                return Some(Tagged { start: addr, size: get(block).size(), tag: get(block), freed_at });
             }
             return tagged_from(base, size);
         }
@@ -500,7 +549,8 @@ pub(crate) fn around(addr: usize) -> Option<Tagged> {
                 let tag = Tag(Page::large_tag(page).load(Ordering::Relaxed));
                 let size = Page::large_size(page).load(Ordering::Relaxed);
                 if tag.is_live() || tag.is_freed() {
-                    found = Some(Tagged { start: (*page).start.addr(), size, tag });
+                    let freed_at = Page::large_freed_at(page).load(Ordering::Relaxed);
+                    found = Some(Tagged { start: (*page).start.addr(), size, tag, freed_at });
                 }
             }
         }

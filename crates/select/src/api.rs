@@ -389,6 +389,13 @@ pub fn is_plain() -> bool {
     MODE.load(Ordering::Relaxed) == PLAIN
 }
 
+/// Whether calls go through the tracking layer; false also while that is undecided.
+#[inline(always)]
+#[must_use]
+pub fn is_tracked() -> bool {
+    MODE.load(Ordering::Relaxed) == TRACKED
+}
+
 #[cold]
 #[inline(never)]
 fn decide() -> u8 {

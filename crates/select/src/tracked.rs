@@ -139,6 +139,42 @@ impl Origin {
 }
 
 impl Origin {
+    /// The site, where finding it takes no call.
+    #[inline(always)]
+    fn known_site(self) -> Option<SiteId> {
+        match self {
+            // SAFETY: as below.
+            Origin::Site(record) => unsafe { sites::known_record(record) },
+            Origin::At(..) => None,
+            Origin::Caller(address) => sites::known_caller(address),
+        }
+    }
+
+    /// A block, tracking being on, if one is at hand; null says nothing but that the caller must take the long way.
+    #[inline(always)]
+    #[must_use]
+    pub fn alloc_at_hand(self, size: usize) -> *mut u8 {
+        match self.known_site() {
+            Some(site) if Selected::TAGS => Layer::alloc_at_hand_at(size, site),
+            _ => ptr::null_mut(),
+        }
+    }
+
+    /// Frees a block, tracking being on, if that is done at once; false says nothing but that the caller must take the long
+    /// way.
+    ///
+    /// # Safety
+    /// As [`crate::api::free`].
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn free_at_hand(self, ptr: *mut u8) -> bool {
+        match self.known_site() {
+            // SAFETY: the caller's promise.
+            Some(site) if Selected::TAGS => unsafe { Layer::free_at_hand_at(ptr, site) },
+            _ => false,
+        }
+    }
+
     /// For the report of a fault.
     fn place(self) -> Place {
         match self {

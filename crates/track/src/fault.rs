@@ -66,7 +66,7 @@ fn find(addr: usize) -> Found {
             return Found::Freed(Some(threads::Freed {
                 size: block.size,
                 allocated_at: block.tag.site(),
-                freed_at: block.tag.stretch(),
+                freed_at: block.freed_at,
             }));
         }
         if block.tag.is_live() && addr.wrapping_sub(block.start) < block.size {

@@ -116,6 +116,24 @@ impl<B: Backend> Tracked<B> {
         fork::register(before_fork, after_fork, after_fork_in_child);
     }
 
+    /// A block for a call site if one is at hand; null says nothing but that the caller must take the long way.
+    #[inline(always)]
+    #[must_use]
+    pub fn alloc_at_hand_at(size: usize, site: SiteId) -> *mut u8 {
+        B::alloc_tagged_at_hand(size, header::live().with_site(site.0))
+    }
+
+    /// Frees a block if that is done at once; false says nothing but that the caller must take the long way.
+    ///
+    /// # Safety
+    /// As [`Tracked::free_at`], except that `ptr` may be null.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn free_at_hand_at(ptr: *mut u8, site: SiteId) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { B::free_tagged_at_hand(ptr, site.0) }
+    }
+
     /// A block with a tag, where the backend keeps those.
     #[inline(always)]
     fn alloc_tagged(size: usize, align: usize, zeroed: bool, site: SiteId) -> *mut u8 {

@@ -11,7 +11,7 @@
 use allokit_core::{Place, Site, Tag};
 use allokit_platform::{Lock, meta, symbol};
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::{fmt, ptr};
 
 /// The number of a call site.
@@ -62,6 +62,10 @@ const CHUNKS: usize = (Tag::SITE_MAX as usize + 1) / CHUNK;
 const BUCKETS: usize = 4096;
 const TEXT_BUCKETS: usize = 1024;
 const CACHE: usize = 4096;
+const CALLER_BITS: u32 = 10;
+const CALLER_CACHE: usize = 1 << CALLER_BITS;
+/// A number's bits in an entry of the cache of return addresses.
+const NUMBER_BITS: u32 = Tag::SITE_MAX.count_ones();
 
 static LOCK: Lock = Lock::new();
 static ENTRIES: [AtomicPtr<Entry>; CHUNKS] = [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS];
@@ -72,7 +76,8 @@ static HEADS: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];
 /// Copied texts by hash; under the lock.
 static TEXTS: [AtomicPtr<Text>; TEXT_BUCKETS] = [const { AtomicPtr::new(ptr::null_mut()) }; TEXT_BUCKETS];
 static PLACES: [AtomicU32; CACHE] = [const { AtomicU32::new(0) }; CACHE];
-static CALLERS: [AtomicU32; CACHE] = [const { AtomicU32::new(0) }; CACHE];
+/// Return addresses: in a place that the address says, the address without its last bits, and the number.
+static CALLERS: [AtomicU64; CALLER_CACHE] = [const { AtomicU64::new(0) }; CALLER_CACHE];
 
 /// A copied text: this, then the bytes and a zero byte.
 struct Text {
@@ -157,16 +162,46 @@ pub fn of_caller(address: usize) -> SiteId {
     if address == 0 {
         return SiteId::UNKNOWN;
     }
-    let slot = &CALLERS[mixed(address as u64) % CACHE];
-    let id = slot.load(Ordering::Relaxed);
-    if let Some(entry) = entry(id)
-        && entry.caller == address
-    {
-        return SiteId(id);
-    }
+    known_caller(address).unwrap_or_else(|| new_caller(address))
+}
+
+/// Where a return address is in the cache, and what must be found there. (Of the address's last bits the place tells as
+/// much as the others leave open.)
+#[inline(always)]
+fn caller_slot(address: usize) -> (&'static AtomicU64, u64) {
+    let rest = address >> CALLER_BITS;
+    (&CALLERS[(address ^ rest ^ rest >> CALLER_BITS) % CALLER_CACHE], (rest as u64) << NUMBER_BITS)
+}
+
+/// The site of a return address if it is in the cache.
+#[inline(always)]
+#[must_use]
+pub fn known_caller(address: usize) -> Option<SiteId> {
+    let (slot, rest) = caller_slot(address);
+    let number = slot.load(Ordering::Relaxed) ^ rest;
+    // One comparison: 0 is none.
+    (number.wrapping_sub(1) < u64::from(Tag::SITE_MAX)).then_some(SiteId(number as u32))
+}
+
+#[cold]
+#[inline(never)]
+fn new_caller(address: usize) -> SiteId {
     let id = intern_caller(address);
-    slot.store(id.0, Ordering::Relaxed);
+    let (slot, rest) = caller_slot(address);
+    slot.store(rest | u64::from(id.0), Ordering::Relaxed);
     id
+}
+
+/// The site of a record of `AK_TRACK` if it has its number already.
+///
+/// # Safety
+/// `record` is null or a valid `ak_site_t`.
+#[inline(always)]
+#[must_use]
+pub unsafe fn known_record(record: *mut Site) -> Option<SiteId> {
+    // SAFETY: the caller's promise.
+    let id = unsafe { record.as_ref() }?.id.load(Ordering::Relaxed);
+    (id != 0).then_some(SiteId(id))
 }
 
 fn mixed(key: u64) -> usize {

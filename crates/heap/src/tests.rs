@@ -417,6 +417,54 @@ fn threads_share_a_heap_and_hand_blocks_over() {
     assert_eq!((stats.blocks, stats.total, h.check()), (0, 0, 0));
 }
 
+/// One thread has the heap to itself for long, and others come in between: the account stays right, and nothing is lost.
+#[test]
+fn an_owner_gives_way() {
+    let _alone = alone();
+    let top = heap(200_000);
+    let h = top.child(&Options::USUAL).unwrap();
+    let (rounds, visits) = if cfg!(miri) { (120, 3) } else { (300_000, 40) };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut own: Vec<NonNull<u8>> = Vec::new();
+            for round in 0..rounds {
+                own.push(h.alloc(16 + round % 300).unwrap());
+                if own.len() > 20 {
+                    // SAFETY: ours, once.
+                    unsafe { h.free(own.swap_remove(round % 20)).unwrap() };
+                }
+            }
+            for block in own {
+                // SAFETY: as above.
+                unsafe { h.free(block).unwrap() };
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut visit = 0;
+        while visit < visits && !done.load(std::sync::atomic::Ordering::Relaxed) {
+            visit += 1;
+            std::thread::sleep(std::time::Duration::from_micros(300 * visit));
+            match visit % 4 {
+                0 => assert_eq!(h.check(), 0),
+                1 => assert!(h.stats().blocks <= 21),
+                // All that the limit allows: what the owner has in reserve is collected.
+                2 => {
+                    let all: Vec<_> = std::iter::from_fn(|| top.alloc(10_000).ok()).take(18).collect();
+                    assert_eq!(all.len(), 18);
+                    // SAFETY: as above.
+                    all.into_iter().for_each(|block| unsafe { top.free(block).unwrap() });
+                }
+                // SAFETY: as above.
+                _ => unsafe { h.free(h.alloc(64).unwrap()).unwrap() },
+            }
+        }
+    });
+    let stats = h.stats();
+    assert_eq!((stats.blocks, stats.current, stats.allocs, h.check()), (0, 0, stats.frees, 0));
+    assert_eq!((top.stats().total, top.check()), (0, 0));
+}
+
 #[test]
 fn many_heaps_come_and_go() {
     let _alone = alone();

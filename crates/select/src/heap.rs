@@ -383,22 +383,21 @@ pub mod heaps {
     pub unsafe fn alloc(h: *mut Raw, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !lives(h, "alloc", Place::NONE) {
-                return ptr::null_mut();
-            }
-            match Raw::alloc(h, size) {
-                Ok(block) => block.as_ptr(),
-                Err(error) => no_block(h, error, size),
-            }
+            let block = Raw::alloc_quick(h, size);
+            if block.is_null() { alloc_slow(h, size) } else { block }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn no_block(h: *mut Raw, error: Error, size: usize) -> *mut u8 {
-        // SAFETY: it lives.
-        settle::<()>(Err(error), "alloc", || unsafe { owner(h) }, Place::NONE, size);
-        ptr::null_mut()
+    unsafe fn alloc_slow(h: *mut Raw, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !lives(h, "alloc", Place::NONE) {
+                return ptr::null_mut();
+            }
+            pointer(settle(Raw::alloc_slow(h, size), "alloc", || owner(h), Place::NONE, size))
+        }
     }
 
     /// `ak_heap_calloc`
@@ -444,23 +443,27 @@ pub mod heaps {
     /// `ak_heap_free`
     #[inline]
     pub unsafe fn free(h: *mut Raw, block: *mut u8, here: Place) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; null is in no chunk.
         unsafe {
-            if !block.is_null()
-                && lives(h, "free", here)
-                && let Err(error) = Raw::free(h, block)
-            {
-                free_fault(h, error, here);
+            if !Raw::free_quick(h, block) {
+                free_slow(h, block, here);
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn free_fault(h: *mut Raw, error: Error, here: Place) {
-        let _errno = errno::Saved::new();
-        // SAFETY: it lives.
-        settle::<()>(Err(error), "free", || unsafe { owner(h) }, here, 0);
+    unsafe fn free_slow(h: *mut Raw, block: *mut u8, here: Place) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !block.is_null()
+                && lives(h, "free", here)
+                && let Err(error) = Raw::free_slow(h, block)
+            {
+                let _errno = errno::Saved::new();
+                settle::<()>(Err(error), "free", || owner(h), here, 0);
+            }
+        }
     }
 
     /// `ak_heap_memdup`, `ak_heap_strndup`: a copy of `size` bytes, and a zero byte when it is a text

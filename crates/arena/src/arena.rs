@@ -1,6 +1,6 @@
 //! Arenas: a pointer is bumped through chunks that double in size; all blocks end together, or back to a mark.
 //!
-//! Owns: [`Raw`], the arena as C sees it: `next` and `end` are its first two words, and the header's inline allocation is
+//! Owns: [`Raw`], the arena as C sees it: `next`, `end` and `wide` are its first words, and the header's inline allocation is
 //! `if (size - 1 < end - next) next += round16(size)`. Everything else is [`Raw::more`], off the hot path.
 //!
 //! How it is laid out. A chunk is taken from the source with a header in front. Chunks in use form a chain from the newest
@@ -187,9 +187,11 @@ unsafe fn first_other(from: *const u8, bytes: usize) -> Option<usize> {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Raw {
-    // allokit/arena.h knows these two words. Change them, and the number in `ak_arena_more_1` changes.
+    // allokit/arena.h knows these three words. Change them, and the number in `ak_arena_more_2` changes.
     next: *mut u8,
     end: *mut u8,
+    /// Not 0: a block was aligned to more than 16 since the last reset: how much room the same calls need depends on the chunk.
+    wide: usize,
     alive: usize,
     chunk: *mut Chunk,
     /// Blocks of the current chunk that begin before it are not resized in place: a mark lies behind them.
@@ -218,8 +220,6 @@ pub struct Raw {
     /// Whether it was made out of a block of its parent.
     in_parent: bool,
     closed: bool,
-    /// A block was aligned to more than 16 since the last reset: how much room the same calls need depends on the chunk.
-    wide: bool,
     fault: Option<Fault>,
     options: Options,
 }
@@ -278,6 +278,7 @@ impl Raw {
             a.write(Raw {
                 next: NOWHERE,
                 end: NOWHERE,
+                wide: 0,
                 alive: ALIVE ^ a.addr(),
                 chunk: empty(),
                 floor: NOWHERE,
@@ -301,7 +302,6 @@ impl Raw {
                 own,
                 in_parent: false,
                 closed: options.guard || options.source.tools().is_some() || options.alignment > MIN_ALIGN,
-                wide: false,
                 fault: None,
                 options,
             });
@@ -432,7 +432,7 @@ impl Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let align = align.max((*a).options.alignment);
-            (*a).wide |= align > MIN_ALIGN;
+            (*a).wide |= usize::from(align > MIN_ALIGN);
             if size > MAX_SIZE - align - HEADER {
                 return Err(Error::NoMemory);
             }
@@ -999,7 +999,7 @@ impl Raw {
             Raw::note_peak(a);
             (*a).generation += 1;
             let begin = (*chunk).begin;
-            ((*a).marked, (*a).record, (*a).floor, (*a).wide) = (ptr::null_mut(), 0, begin, false);
+            ((*a).marked, (*a).record, (*a).floor, (*a).wide) = (ptr::null_mut(), 0, begin, 0);
             Raw::set_next(a, begin);
         }
     }
@@ -1009,7 +1009,7 @@ impl Raw {
     unsafe fn reset_slow(a: *mut Raw) {
         // SAFETY: the caller's promise; all chunks wait once they are emptied.
         unsafe {
-            let (used, wide) = (Raw::used(a), (*a).wide);
+            let (used, wide) = (Raw::used(a), (*a).wide != 0);
             Raw::empty_all(a);
             if !(*a).closed && !wide && (*a).options.buffer.is_null() {
                 // All of it fits one chunk now: that is the first, so that the next rounds stay in it. Elsewhere the same
@@ -1042,7 +1042,7 @@ impl Raw {
             Raw::back_to(a, 0, 0);
             (*a).generation += 1;
             (*a).floor = (*a).next;
-            ((*a).marked, (*a).record, (*a).wide) = (ptr::null_mut(), 0, false);
+            ((*a).marked, (*a).record, (*a).wide) = (ptr::null_mut(), 0, 0);
         }
     }
 

@@ -6,7 +6,8 @@
 //!
 //! A given object holds the next one and a key bound to pool and address. An object that is given while it holds its key
 //! is looked for in the list, so a double give is seen and data that happen to look like a key are not taken for one; an
-//! object that is taken without its key was written after it was given.
+//! object that is taken without its key was written after it was given. The list ends in a node of the pool itself that has no
+//! key, so that the hot path need not ask whether there is a given object: one test finds both.
 //!
 //! Invariants, checked by [`Raw::check`]:
 //!   low..low + span covers exactly the objects carved so far when they lie in one chunk, and all of them otherwise;
@@ -61,6 +62,7 @@ impl Options {
 }
 
 /// What a given object holds.
+#[derive(Debug)]
 #[repr(C)]
 struct Node {
     next: *mut Node,
@@ -83,11 +85,13 @@ const HEADER: usize = round_up(size_of::<Chunk>(), MIN_ALIGN);
 #[derive(Debug)]
 #[repr(C)]
 pub struct Raw {
-    // allokit/arena.h knows these four words. Change them, and the number in `ak_pool_take_1` changes.
+    // allokit/arena.h knows these four words. Change them, and the number in `ak_pool_take_2` changes.
     free: *mut Node,
     low: usize,
     span: usize,
     key: usize,
+    /// Where the list ends.
+    end: Node,
     alive: usize,
     carve: *mut u8,
     carve_end: *mut u8,
@@ -149,6 +153,7 @@ impl Raw {
                 low: 0,
                 span: 0,
                 key: KEY ^ p.addr().rotate_left(24),
+                end: Node { next: ptr::null_mut(), key: 0 },
                 alive: ALIVE ^ p.addr(),
                 carve: ptr::null_mut(),
                 carve_end: ptr::null_mut(),
@@ -160,6 +165,8 @@ impl Raw {
                 own,
                 options,
             });
+            (*p).free = Raw::end(p);
+            (*p).end.key = !((*p).key ^ Raw::end(p).addr());
             Ok(NonNull::new_unchecked(p))
         }
     }
@@ -171,16 +178,23 @@ impl Raw {
         !p.is_null() && p.addr() & (align_of::<Raw>() - 1) == 0 && unsafe { (*p).alive } == ALIVE ^ p.addr()
     }
 
+    /// Where the list of given objects ends.
+    #[inline(always)]
+    unsafe fn end(p: *mut Raw) -> *mut Node {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*p).end }
+    }
+
     /// An object, contents undefined. The hot path; allokit/arena.h does the same in C.
     ///
     /// # Errors
     /// `NoMemory`; `Fault` when the object that would have served was written after it was given: it is left out.
     #[inline(always)]
     pub unsafe fn take(p: *mut Raw) -> Result<NonNull<u8>, Error> {
-        // SAFETY: the list holds given objects.
+        // SAFETY: the list holds given objects, and the end, which has no key.
         unsafe {
             let node = (*p).free;
-            if !node.is_null() && (*node).key == (*p).key ^ node.addr() {
+            if (*node).key == (*p).key ^ node.addr() {
                 (*p).free = (*node).next;
                 (*node).key = 0;
                 return Ok(NonNull::new_unchecked(node.cast()));
@@ -196,12 +210,12 @@ impl Raw {
         // SAFETY: carve..carve_end is memory of the current chunk that was not taken since the last reset.
         unsafe {
             let node = (*p).free;
-            if !node.is_null() {
+            if node != Raw::end(p) {
                 if (*node).key == (*p).key ^ node.addr() {
                     return Raw::take(p);
                 }
                 // Where it leads cannot be trusted: the list ends here. Its objects are lost until a reset.
-                (*p).free = ptr::null_mut();
+                (*p).free = Raw::end(p);
                 return Err(Error::fault(Kind::WriteAfterReset, node.addr()));
             }
             let stride = (*p).stride;
@@ -337,7 +351,7 @@ impl Raw {
         // SAFETY: followed only from object to object with their keys.
         unsafe {
             let mut one = (*p).free;
-            while !one.is_null() && (*one).key == (*p).key ^ one.addr() {
+            while (*one).key == (*p).key ^ one.addr() {
                 if one == node {
                     return true;
                 }
@@ -352,7 +366,7 @@ impl Raw {
         // SAFETY: as above.
         unsafe {
             let (mut one, mut free) = ((*p).free, 0);
-            while !one.is_null() && (*one).key == (*p).key ^ one.addr() {
+            while (*one).key == (*p).key ^ one.addr() {
                 free += 1;
                 one = (*one).next;
             }
@@ -364,7 +378,7 @@ impl Raw {
     pub unsafe fn reset(p: *mut Raw) {
         // SAFETY: the caller's promise.
         unsafe {
-            (*p).free = ptr::null_mut();
+            (*p).free = Raw::end(p);
             ((*p).low, (*p).span, (*p).carved) = (0, 0, 0);
             (*p).current = ptr::null_mut();
             ((*p).carve, (*p).carve_end) = (ptr::null_mut(), ptr::null_mut());
@@ -408,7 +422,7 @@ impl Raw {
         unsafe {
             let mut faults = usize::from((*p).alive != ALIVE ^ p.addr());
             let (mut one, mut listed) = ((*p).free, 0);
-            while !one.is_null() {
+            while one != Raw::end(p) {
                 if !Raw::is_object(p, one.cast()) || (*one).key != (*p).key ^ one.addr() || listed == (*p).carved {
                     return faults + 1;
                 }

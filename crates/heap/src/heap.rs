@@ -16,7 +16,7 @@
 
 use crate::chunk::{Block, Chunk, Page, ROOM_LARGE, ROOM_SMALL, bit, mask};
 use crate::classes::{self, CLASS_MAX, CLASSES, LEAST, SIZES, SLICE, SLICES_MAX};
-use crate::meter::{self, Account, charge, discharge};
+use crate::meter::{self, Account, charge, discharge, uncharge};
 use crate::space::{self, Found, UNIT, Unit};
 use crate::turn::{self, Habit};
 use crate::{Error, Kind, Label, Options, Stats, round_up};
@@ -498,7 +498,7 @@ impl Raw {
             if charge(h, size, &mut short) {
                 block = pop(h, class);
                 if block.is_null() {
-                    discharge(h, size);
+                    uncharge(h, size);
                 } else {
                     (*h).allocs += 1;
                 }
@@ -558,7 +558,7 @@ impl Raw {
                 }
                 let (block, zero) = place(h, how, bytes);
                 if block.is_null() {
-                    discharge(h, bytes);
+                    uncharge(h, bytes);
                     return Err(Error::NoMemory);
                 }
                 (*h).allocs += 1;
@@ -781,7 +781,7 @@ impl Raw {
             let (new, _) = place(h, how, bytes);
             if new.is_null() {
                 if bytes > old {
-                    discharge(h, bytes - old);
+                    uncharge(h, bytes - old);
                 }
                 return if size <= old && aligned { Ok(NonNull::new_unchecked(block)) } else { Err(Error::NoMemory) };
             }

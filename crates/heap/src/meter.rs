@@ -200,9 +200,18 @@ unsafe fn give(mut meter: *mut Raw, bytes: usize, end: *mut Raw) {
 pub(crate) unsafe fn discharge(h: *mut Raw, bytes: usize) {
     // SAFETY: the account is the caller's.
     unsafe {
+        (*h).account.note();
+        uncharge(h, bytes);
+    }
+}
+
+/// Takes [`charge`] back: the bytes have not been in use.
+#[inline(always)]
+pub(crate) unsafe fn uncharge(h: *mut Raw, bytes: usize) {
+    // SAFETY: the account is the caller's.
+    unsafe {
         let account = &(*h).account;
-        let credit = account.note();
-        account.credit.store(credit + bytes as isize, Ordering::Relaxed);
+        account.credit.store(account.credit.load(Ordering::Relaxed) + bytes as isize, Ordering::Relaxed);
         if !account.meter.is_null() {
             trim(h);
         }

@@ -28,7 +28,7 @@ const RESERVE_FIRST: usize = if cfg!(miri) { UNIT << (ORDERS - 1) } else { 4 << 
 const RESERVE_MOST: usize = if cfg!(miri) { UNIT << (ORDERS - 1) } else { 64 << 20 };
 /// How much free memory stays at hand in any case, and how much at most because it was in use lately.
 const KEEP: usize = 8 << 20;
-const KEEP_MOST: usize = 32 << 20;
+const KEEP_MOST: usize = 20 << 20;
 const FADE_MS: u64 = 100;
 
 /// The root of the map has so many entries: 2 MiB of zeroes; a leaf, 5 MiB, for each GiB. Under Miri it should be small.
@@ -619,10 +619,10 @@ mod tests {
         let unused = || UNUSED.load(Ordering::Relaxed);
         // SAFETY: taken here, and no longer used.
         let give_all = |runs: Vec<*mut u8>| runs.into_iter().for_each(|start| unsafe { give(start, 64) });
-        give_all(runs(24));
-        assert!(unused() >= 24 << 20, "{}", unused());
+        give_all(runs(18));
+        assert!(unused() >= 18 << 20, "{}", unused());
         give_all(runs(100));
-        assert!(unused() > 24 << 20 && unused() <= KEEP_MOST, "{}", unused());
+        assert!(unused() > 16 << 20 && unused() <= KEEP_MOST, "{}", unused());
         for _ in 0..20 {
             std::thread::sleep(std::time::Duration::from_millis(FADE_MS + 10));
             give_all(runs(1));

@@ -116,6 +116,9 @@ fn impossible_sizes() {
     let _alone = alone();
     let h = heap(0);
     for size in [usize::MAX, isize::MAX as usize, isize::MAX as usize - 15, 1 << 60] {
+        if cfg!(miri) && size == 1 << 60 {
+            continue; // the interpreter ends where a system refuses
+        }
         assert_eq!(h.alloc(size), Err(Error::NoMemory));
         assert_eq!(h.alloc_aligned(size, 4096), Err(Error::NoMemory));
         assert_eq!(h.calloc(1, size), Err(Error::NoMemory));
@@ -129,7 +132,7 @@ fn impossible_sizes() {
         h.free(block).unwrap();
     }
     assert_eq!((h.check(), h.stats().current), (0, 0));
-    assert_eq!(h.stats().failed, 12); // products that are no size are not asked for
+    assert_eq!(h.stats().failed, if cfg!(miri) { 9 } else { 12 }); // products that are no size are not asked for
 }
 
 #[test]

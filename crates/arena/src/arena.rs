@@ -15,6 +15,7 @@
 //!   used_before == the sum of (filled - begin) over all chunks in use but the current one
 //!   reserved == the sum of the sizes of all chunks and of the arena itself; family == reserved + the children's family
 
+use crate::census::ARENAS;
 use crate::{Error, Fault, Kind, Label, Source, gap, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
 use core::ffi::c_void;
@@ -256,7 +257,7 @@ impl Raw {
             if size > options.limit {
                 return Err(Error::NoMemory);
             }
-            let place = options.source.take(size, MIN_ALIGN);
+            let place = options.source.take(size, MIN_ALIGN, &ARENAS);
             if place.is_null() {
                 return Err(Error::NoMemory);
             }
@@ -323,6 +324,7 @@ impl Raw {
                 options.source.hide(begin, end.addr() - begin.addr());
             }
         }
+        ARENAS.made();
         // SAFETY: not null.
         Ok(unsafe { NonNull::new_unchecked(a) })
     }
@@ -581,10 +583,10 @@ impl Raw {
             }
             let mut size = size.min(left);
             let source = (*a).options.source;
-            let mut place = source.take(size, MIN_ALIGN);
+            let mut place = source.take(size, MIN_ALIGN, &ARENAS);
             if place.is_null() && size > least {
                 size = least;
-                place = source.take(size, MIN_ALIGN);
+                place = source.take(size, MIN_ALIGN, &ARENAS);
             }
             if place.is_null() {
                 return Err(Error::NoMemory);
@@ -621,7 +623,7 @@ impl Raw {
             (*a).reserved -= size;
             Raw::count(a, -(size as isize));
             source.show(chunk.cast(), size);
-            source.give(chunk.cast(), size);
+            source.give(chunk.cast(), size, &ARENAS);
         }
     }
 
@@ -1157,8 +1159,9 @@ impl Raw {
                 }
             }
             (*a).alive = 0;
+            ARENAS.ended();
             if own != 0 {
-                options.source.give(a.cast(), own);
+                options.source.give(a.cast(), own, &ARENAS);
             } else if in_parent {
                 // Back to the parent, if nothing came behind it.
                 let _ = Raw::realloc(parent, options.buffer, options.buffer_size, 0);

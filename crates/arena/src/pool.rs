@@ -14,6 +14,7 @@
 //!     span is 0 in a guarded pool, so that each give takes the long way, which tells objects from anything else
 //!   every object of the list lies in a chunk, at a multiple of the stride, below the place up to which it is carved
 
+use crate::census::POOLS;
 use crate::{Error, Kind, Label, Source, gap, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN};
 use core::ptr::{self, NonNull};
@@ -126,7 +127,7 @@ impl Raw {
         // SAFETY: the buffer holds pool, chunk header and at least one object, or is refused; else the source's memory.
         unsafe {
             let (place, own) = if options.buffer.is_null() {
-                let place = options.source.take(size_of::<Raw>(), MIN_ALIGN);
+                let place = options.source.take(size_of::<Raw>(), MIN_ALIGN, &POOLS);
                 if place.is_null() {
                     return Err(Error::NoMemory);
                 }
@@ -167,6 +168,7 @@ impl Raw {
             });
             (*p).free = Raw::end(p);
             (*p).end.key = !((*p).key ^ Raw::end(p).addr());
+            POOLS.made();
             Ok(NonNull::new_unchecked(p))
         }
     }
@@ -259,7 +261,7 @@ impl Raw {
                 }
                 let bytes = objects.checked_mul(stride).and_then(|bytes| bytes.checked_add(slack));
                 let size = bytes.filter(|&bytes| bytes <= MAX_SIZE).ok_or(Error::NoMemory)?;
-                let memory = options.source.take(size, MIN_ALIGN);
+                let memory = options.source.take(size, MIN_ALIGN, &POOLS);
                 if memory.is_null() {
                     return Err(Error::NoMemory);
                 }
@@ -399,13 +401,14 @@ impl Raw {
             while !chunk.is_null() {
                 let (next, size) = ((*chunk).link, (*chunk).size);
                 if size != 0 {
-                    source.give(chunk.cast(), size);
+                    source.give(chunk.cast(), size, &POOLS);
                 }
                 chunk = next;
             }
             (*p).alive = 0;
+            POOLS.ended();
             if own != 0 {
-                source.give(p.cast(), own);
+                source.give(p.cast(), own, &POOLS);
             }
         }
     }

@@ -240,6 +240,37 @@ pub(crate) unsafe fn walk(h: *mut Raw, mut visit: impl FnMut(*mut Raw)) {
     }
 }
 
+/// How many heaps live, and what they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// How many live.
+    pub live: usize,
+    /// Bytes that they have taken from the system.
+    pub reserved: usize,
+    /// Bytes of live blocks.
+    pub used: usize,
+    /// The most that `reserved` has been.
+    pub peak: usize,
+}
+
+/// The figures of now, of all heaps together. Takes as long as there are heaps.
+#[must_use]
+pub fn census() -> Census {
+    let (reserved, peak) = space::used_and_peak();
+    let mut census = Census { live: 0, reserved, used: 0, peak };
+    let _tree = TREE.lock();
+    // SAFETY: under TREE; records live for good, and nobody makes or ends a heap.
+    unsafe {
+        for_all(|heap| {
+            if Raw::is_alive(heap) {
+                census.live += 1;
+                census.used += (*heap).account.current();
+            }
+        });
+    }
+    census
+}
+
 /// The heap in whose memory an address lies: `None` where no heap's memory is, null where it is no heap's any more.
 #[must_use]
 pub fn find(address: *const u8) -> Option<*mut Raw> {

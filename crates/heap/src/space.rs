@@ -118,6 +118,7 @@ static LOCK: Lock = Lock::new();
 
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 static USED: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 static UNUSED: AtomicUsize = AtomicUsize::new(0);
 /// The most that was used, lately. Written under LOCK.
 static HIGH: AtomicUsize = AtomicUsize::new(0);
@@ -138,6 +139,21 @@ pub fn figures() -> Figures {
         reserved: RESERVED.load(Ordering::Relaxed),
         committed: USED.load(Ordering::Relaxed) + UNUSED.load(Ordering::Relaxed),
     }
+}
+
+/// What all heaps have, and the most that they had.
+pub(crate) fn used_and_peak() -> (usize, usize) {
+    let used = USED.load(Ordering::Relaxed);
+    (used, PEAK.load(Ordering::Relaxed).max(used))
+}
+
+/// So many bytes more are used.
+fn count_used(bytes: usize) -> usize {
+    let used = USED.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    if used > PEAK.load(Ordering::Relaxed) {
+        PEAK.fetch_max(used, Ordering::Relaxed);
+    }
+    used
 }
 
 /// The lock of free runs, for fork.
@@ -272,7 +288,7 @@ pub(crate) fn take(units: usize, align: usize) -> Option<Run> {
             push(lists(state, kind), kind, start.add(at * UNIT), piece);
             at += 1 << piece;
         }
-        let used = USED.fetch_add(units * UNIT, Ordering::Relaxed) + units * UNIT;
+        let used = count_used(units * UNIT);
         if used > HIGH.load(Ordering::Relaxed) {
             HIGH.store(used, Ordering::Relaxed);
         }
@@ -433,16 +449,15 @@ unsafe fn fade(state: &mut State) {
     }
     let now = clock::now_ms();
     let times = (now - state.faded.min(now)) / FADE_MS;
-    if times == 0 {
-        return;
+    if times != 0 {
+        state.faded = now;
+        let used = USED.load(Ordering::Relaxed);
+        let mut high = HIGH.load(Ordering::Relaxed).max(used);
+        for _ in 0..times.min(32) {
+            high -= (high - used) / 4;
+        }
+        HIGH.store(high, Ordering::Relaxed);
     }
-    state.faded = now;
-    let used = USED.load(Ordering::Relaxed);
-    let mut high = HIGH.load(Ordering::Relaxed).max(used);
-    for _ in 0..times.min(32) {
-        high -= (high - used) / 4;
-    }
-    HIGH.store(high, Ordering::Relaxed);
     // SAFETY: the caller's promise; free runs hold nothing.
     unsafe { while UNUSED.load(Ordering::Relaxed) > kept() && clean_one(state, true) {} }
 }
@@ -533,7 +548,7 @@ fn map(units: usize, align: usize) -> Option<Run> {
         return None;
     }
     RESERVED.fetch_add(bytes, Ordering::Relaxed);
-    USED.fetch_add(bytes, Ordering::Relaxed);
+    count_used(bytes);
     Some(Run { start, zero: true, mapped })
 }
 

@@ -11,6 +11,7 @@ use allokit_arena::{Label, Source};
 use allokit_core::{Backend, FaultKind, Known, MIN_ALIGN, Others, Stats};
 use allokit_heap::{Error, Fault, Kind, Options, Raw};
 use allokit_platform::{Lock, abort, errno, stderr::Stderr};
+use allokit_report::Owners;
 use core::ffi::{c_char, c_void};
 use core::fmt::Write;
 use core::ptr::{self, NonNull};
@@ -188,6 +189,30 @@ pub(crate) fn add_figures(stats: &mut Stats) {
             stats.mapped_peak_bytes = stats.mapped_peak_bytes.max(stats.committed_bytes);
         }
     }
+}
+
+/// What heaps, arenas and the like have, for the statistics.
+pub(crate) fn owners() -> [Owners; 5] {
+    use allokit_arena::census;
+    let heaps = allokit_heap::census();
+    let of = |kind, from: &census::Census| {
+        let figures = from.figures();
+        let (live, reserved, peak) = (figures.live as u64, figures.reserved as u64, figures.peak as u64);
+        Owners { kind, live, reserved, used: None, peak }
+    };
+    [
+        Owners {
+            kind: "heap",
+            live: heaps.live as u64,
+            reserved: heaps.reserved as u64,
+            used: Some(heaps.used as u64),
+            peak: heaps.peak as u64,
+        },
+        of("arena", &census::ARENAS),
+        of("region", &census::REGIONS),
+        of("pool", &census::POOLS),
+        of("stack", &census::STACKS),
+    ]
 }
 
 // ---- faults ----

@@ -468,6 +468,46 @@ fn an_owner_gives_way() {
     assert_eq!((top.stats().total, top.check()), (0, 0));
 }
 
+/// Others come in at every moment that there is: what one of two has counted is not lost to the other.
+#[test]
+fn an_owner_is_disturbed_often() {
+    let _alone = alone();
+    let h = heap(0);
+    let visits = if cfg!(miri) { 12 } else { 60_000 };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let pair = || {
+        let block = h.alloc(64).unwrap();
+        // SAFETY: ours, once.
+        unsafe {
+            block.write_bytes(1, 64);
+            h.free(block).unwrap();
+        }
+    };
+    let pairs = std::thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            let mut pairs = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                pair();
+                pairs += 1;
+            }
+            pairs
+        });
+        for visit in 0..visits {
+            pair();
+            // Long enough for the other one to become the owner again.
+            (0..visit % 200).for_each(|_| std::hint::spin_loop());
+            if cfg!(miri) {
+                std::thread::sleep(std::time::Duration::from_micros(500));
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        owner.join().unwrap()
+    });
+    let stats = h.stats();
+    assert_eq!((stats.allocs, stats.frees, stats.current), (pairs + visits, pairs + visits, 0));
+    assert_eq!(h.check(), 0);
+}
+
 #[test]
 fn many_heaps_come_and_go() {
     let _alone = alone();

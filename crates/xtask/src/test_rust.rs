@@ -13,7 +13,8 @@ const MIRI: [&str; 5] = ["allokit-core", "allokit-platform", "allokit-native", "
 /// What each run of all cases takes of the two crates whose tests take Miri minutes: names of tests, or parts of them.
 const MIRI_HEAP: [&str; 5] =
     ["an_owner_gives_way", "limits_nest", "wrong_pointers_are_noticed", "parents_and_arenas", "space::tests::clean"];
-const MIRI_ARENA: [&str; 3] = ["tests::arena", "tests::pool", "tests::stack"];
+const MIRI_ARENA: [&str; 6] =
+    ["tests::arena::a_", "tests::arena::five_cycles", "tests::pool", "tests::stack", "tests::scratch", "tests::safe"];
 
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {

@@ -268,7 +268,7 @@ placed! {
 
 plain! {
     ak_arena_alloc = |a: *mut arena::Raw, size: usize| -> *mut c_void { arenas::alloc(a, size).cast() }
-    ak_arena_more_1 = |a: *mut arena::Raw, size: usize| -> *mut c_void { arenas::alloc(a, size).cast() }
+    ak_arena_more_2 = |a: *mut arena::Raw, size: usize| -> *mut c_void { arenas::alloc(a, size).cast() }
     ak_arena_alloc_aligned = |a: *mut arena::Raw, size: usize, alignment: usize| -> *mut c_void {
         arenas::alloc_aligned(a, size, alignment).cast()
     }
@@ -333,7 +333,7 @@ plain! {
     }
 
     ak_pool_take = |p: *mut pool::Raw| -> *mut c_void { pools::take(p).cast() }
-    ak_pool_take_1 = |p: *mut pool::Raw| -> *mut c_void { pools::take(p).cast() }
+    ak_pool_take_2 = |p: *mut pool::Raw| -> *mut c_void { pools::take(p).cast() }
     ak_pool_give = |p: *mut pool::Raw, object: *mut c_void| { pools::give(p, object.cast(), Place::NONE) }
     ak_pool_give_1 = |p: *mut pool::Raw, object: *mut c_void, file: *const c_char, line: u32| {
         pools::give(p, object.cast(), at(file, line))

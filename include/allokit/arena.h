@@ -127,7 +127,7 @@ AK_NODISCARD AK_API size_t ak_arena_check(ak_arena_t *a);
 
 /* What the inline allocation calls when next..end has no room. The number is that of the layout below: a program whose
  * header and library differ does not link. */
-AK_NODISCARD AK_API void *ak_arena_more_1(ak_arena_t *a, size_t size) AK_ATTR_((malloc)) AK_SIZE_(2);
+AK_NODISCARD AK_API void *ak_arena_more_2(ak_arena_t *a, size_t size) AK_ATTR_((malloc)) AK_SIZE_(2);
 
 /* ---- scratch ---------------------------------------------------------------------------------------------------- */
 
@@ -227,8 +227,8 @@ AK_API void ak_pool_give(ak_pool_t *p, void *object);
 /* Takes all objects back; the chunks stay. */
 AK_API void ak_pool_reset(ak_pool_t *p);
 AK_NODISCARD AK_API size_t ak_pool_check(ak_pool_t *p);
-/* What the inline functions call; numbered like ak_arena_more_1. */
-AK_NODISCARD AK_API void *ak_pool_take_1(ak_pool_t *p) AK_ATTR_((malloc));
+/* What the inline functions call; numbered like ak_arena_more_2. */
+AK_NODISCARD AK_API void *ak_pool_take_2(ak_pool_t *p) AK_ATTR_((malloc));
 AK_API void ak_pool_give_1(ak_pool_t *p, void *object, const char *file, uint32_t line);
 
 /* ---- stacks ----------------------------------------------------------------------------------------------------- */
@@ -280,13 +280,17 @@ AK_NODISCARD AK_PRINTF_(2, 3) static inline char *ak_arena_sprintf(ak_arena_t *a
     return text;
 }
 
-/* The layout that the three functions below share with the library, in static and shared libraries alike. */
+/* The layout that the functions below share with the library, in static and shared libraries alike. */
 /* Pointers to a type of their own: a store of the caller's into a block is then no store into the head, and in a loop the
  * compiler keeps `next` in a register. */
 typedef struct ak_arena_head_ {
     struct ak_arena_byte_ *next;
     struct ak_arena_byte_ *end;
+    uintptr_t wide;
 } ak_arena_head_t_;
+
+/* A size or an alignment up to this is added without a look at overflow. */
+#define AK_ARENA_CONSTANT_ ((size_t)1 << 16)
 
 typedef struct ak_pool_node_ {
     struct ak_pool_node_ *next;
@@ -304,20 +308,54 @@ AK_NODISCARD AK_INLINE_ void *ak_arena_alloc_inline_(ak_arena_t *a, size_t size)
     if (AK_LIKELY_(a != NULL)) {
         char *block = (char *)head->next;
         /* Room is a multiple of 16, so a size in it fits rounded up too; 0 is larger than any. */
+#if defined(__GNUC__) || defined(__clang__)
+        if (__builtin_constant_p(size) && size - 1 < AK_ARENA_CONSTANT_) {
+            /* No end of a chunk is so near the end of the address space: two instructions less. */
+            uintptr_t after = (uintptr_t)block + ((size + 15) & ~(size_t)15);
+            if (AK_LIKELY_(after <= (uintptr_t)head->end)) {
+                head->next = (struct ak_arena_byte_ *)(void *)(block + ((size + 15) & ~(size_t)15));
+                return block;
+            }
+            return ak_arena_more_2(a, size);
+        }
+#endif
         if (AK_LIKELY_(size - 1 < (size_t)((char *)head->end - block))) {
             head->next = (struct ak_arena_byte_ *)(void *)(block + ((size + 15) & ~(size_t)15));
             return block;
         }
     }
-    return ak_arena_more_1(a, size);
+    return ak_arena_more_2(a, size);
 }
+
+#if defined(__GNUC__) || defined(__clang__)
+/* Where the alignment is a constant. An arena's end is so far from that of the address space that the sum does not overflow. */
+AK_NODISCARD AK_INLINE_ void *ak_arena_alloc_aligned_inline_(ak_arena_t *a, size_t size, size_t alignment)
+{
+    ak_arena_head_t_ *head = (ak_arena_head_t_ *)(void *)a;
+    if (__builtin_constant_p(alignment) && alignment - 1 < AK_ARENA_CONSTANT_ && (alignment & (alignment - 1)) == 0) {
+        if (alignment <= 16) return ak_arena_alloc_inline_(a, size);
+        if (AK_LIKELY_(a != NULL)) {
+            char *next = (char *)head->next;
+            size_t gap = (0 - (uintptr_t)next) & (alignment - 1);
+            if (AK_LIKELY_(size - 1 < AK_ARENA_CONSTANT_
+                           && (uintptr_t)next + gap + ((size + 15) & ~(size_t)15) <= (uintptr_t)head->end)) {
+                head->next = (struct ak_arena_byte_ *)(void *)(next + gap + ((size + 15) & ~(size_t)15));
+                head->wide = 1;
+                return next + gap;
+            }
+        }
+    }
+    return (ak_arena_alloc_aligned)(a, size, alignment);
+}
+#endif
 
 AK_NODISCARD AK_INLINE_ void *ak_pool_take_inline_(ak_pool_t *p)
 {
     ak_pool_head_t_ *head = (ak_pool_head_t_ *)(void *)p;
     if (AK_LIKELY_(p != NULL)) {
         ak_pool_node_t_ *node = head->free;
-        if (AK_LIKELY_(node != NULL && node->key == (head->key ^ (uintptr_t)node))) {
+        /* The last node of the list is the pool's own and has no key. */
+        if (AK_LIKELY_(node->key == (head->key ^ (uintptr_t)node))) {
             void *object = node;
             head->free = node->next;
             node->key = 0;
@@ -328,7 +366,7 @@ AK_NODISCARD AK_INLINE_ void *ak_pool_take_inline_(ak_pool_t *p)
             return object;
         }
     }
-    return ak_pool_take_1(p);
+    return ak_pool_take_2(p);
 }
 
 AK_INLINE_ void ak_pool_give_inline_(ak_pool_t *p, void *object, const char *file, uint32_t line)
@@ -352,6 +390,9 @@ AK_INLINE_ void ak_pool_give_inline_(ak_pool_t *p, void *object, const char *fil
 
 #ifndef AK_NO_INLINE
 #define ak_arena_alloc(a, size) ak_arena_alloc_inline_((a), (size))
+#if defined(__GNUC__) || defined(__clang__)
+#define ak_arena_alloc_aligned(a, size, alignment) ak_arena_alloc_aligned_inline_((a), (size), (alignment))
+#endif
 #define ak_pool_take(p) ak_pool_take_inline_(p)
 #endif
 

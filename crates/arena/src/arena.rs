@@ -1,6 +1,6 @@
 //! Arenas: a pointer is bumped through chunks that double in size; all blocks end together, or back to a mark.
 //!
-//! Owns: [`Raw`], the arena as C sees it: `next` and `end` are its first two words, and the header's inline allocation is
+//! Owns: [`Raw`], the arena as C sees it: `next`, `end` and `wide` are its first words, and the header's inline allocation is
 //! `if (size - 1 < end - next) next += round16(size)`. Everything else is [`Raw::more`], off the hot path.
 //!
 //! How it is laid out. A chunk is taken from the source with a header in front. Chunks in use form a chain from the newest
@@ -15,6 +15,7 @@
 //!   used_before == the sum of (filled - begin) over all chunks in use but the current one
 //!   reserved == the sum of the sizes of all chunks and of the arena itself; family == reserved + the children's family
 
+use crate::census::ARENAS;
 use crate::{Error, Fault, Kind, Label, Source, gap, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
 use core::ffi::c_void;
@@ -187,9 +188,11 @@ unsafe fn first_other(from: *const u8, bytes: usize) -> Option<usize> {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Raw {
-    // allokit/arena.h knows these two words. Change them, and the number in `ak_arena_more_1` changes.
+    // allokit/arena.h knows these three words. Change them, and the number in `ak_arena_more_2` changes.
     next: *mut u8,
     end: *mut u8,
+    /// Not 0: a block was aligned to more than 16 since the last reset: how much room the same calls need depends on the chunk.
+    wide: usize,
     alive: usize,
     chunk: *mut Chunk,
     /// Blocks of the current chunk that begin before it are not resized in place: a mark lies behind them.
@@ -218,8 +221,6 @@ pub struct Raw {
     /// Whether it was made out of a block of its parent.
     in_parent: bool,
     closed: bool,
-    /// A block was aligned to more than 16 since the last reset: how much room the same calls need depends on the chunk.
-    wide: bool,
     fault: Option<Fault>,
     options: Options,
 }
@@ -256,7 +257,7 @@ impl Raw {
             if size > options.limit {
                 return Err(Error::NoMemory);
             }
-            let place = options.source.take(size, MIN_ALIGN);
+            let place = options.source.take(size, MIN_ALIGN, &ARENAS);
             if place.is_null() {
                 return Err(Error::NoMemory);
             }
@@ -278,6 +279,7 @@ impl Raw {
             a.write(Raw {
                 next: NOWHERE,
                 end: NOWHERE,
+                wide: 0,
                 alive: ALIVE ^ a.addr(),
                 chunk: empty(),
                 floor: NOWHERE,
@@ -301,7 +303,6 @@ impl Raw {
                 own,
                 in_parent: false,
                 closed: options.guard || options.source.tools().is_some() || options.alignment > MIN_ALIGN,
-                wide: false,
                 fault: None,
                 options,
             });
@@ -323,6 +324,7 @@ impl Raw {
                 options.source.hide(begin, end.addr() - begin.addr());
             }
         }
+        ARENAS.made();
         // SAFETY: not null.
         Ok(unsafe { NonNull::new_unchecked(a) })
     }
@@ -432,7 +434,7 @@ impl Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let align = align.max((*a).options.alignment);
-            (*a).wide |= align > MIN_ALIGN;
+            (*a).wide |= usize::from(align > MIN_ALIGN);
             if size > MAX_SIZE - align - HEADER {
                 return Err(Error::NoMemory);
             }
@@ -581,10 +583,10 @@ impl Raw {
             }
             let mut size = size.min(left);
             let source = (*a).options.source;
-            let mut place = source.take(size, MIN_ALIGN);
+            let mut place = source.take(size, MIN_ALIGN, &ARENAS);
             if place.is_null() && size > least {
                 size = least;
-                place = source.take(size, MIN_ALIGN);
+                place = source.take(size, MIN_ALIGN, &ARENAS);
             }
             if place.is_null() {
                 return Err(Error::NoMemory);
@@ -621,7 +623,7 @@ impl Raw {
             (*a).reserved -= size;
             Raw::count(a, -(size as isize));
             source.show(chunk.cast(), size);
-            source.give(chunk.cast(), size);
+            source.give(chunk.cast(), size, &ARENAS);
         }
     }
 
@@ -999,7 +1001,7 @@ impl Raw {
             Raw::note_peak(a);
             (*a).generation += 1;
             let begin = (*chunk).begin;
-            ((*a).marked, (*a).record, (*a).floor, (*a).wide) = (ptr::null_mut(), 0, begin, false);
+            ((*a).marked, (*a).record, (*a).floor, (*a).wide) = (ptr::null_mut(), 0, begin, 0);
             Raw::set_next(a, begin);
         }
     }
@@ -1009,7 +1011,7 @@ impl Raw {
     unsafe fn reset_slow(a: *mut Raw) {
         // SAFETY: the caller's promise; all chunks wait once they are emptied.
         unsafe {
-            let (used, wide) = (Raw::used(a), (*a).wide);
+            let (used, wide) = (Raw::used(a), (*a).wide != 0);
             Raw::empty_all(a);
             if !(*a).closed && !wide && (*a).options.buffer.is_null() {
                 // All of it fits one chunk now: that is the first, so that the next rounds stay in it. Elsewhere the same
@@ -1042,7 +1044,7 @@ impl Raw {
             Raw::back_to(a, 0, 0);
             (*a).generation += 1;
             (*a).floor = (*a).next;
-            ((*a).marked, (*a).record, (*a).wide) = (ptr::null_mut(), 0, false);
+            ((*a).marked, (*a).record, (*a).wide) = (ptr::null_mut(), 0, 0);
         }
     }
 
@@ -1157,8 +1159,9 @@ impl Raw {
                 }
             }
             (*a).alive = 0;
+            ARENAS.ended();
             if own != 0 {
-                options.source.give(a.cast(), own);
+                options.source.give(a.cast(), own, &ARENAS);
             } else if in_parent {
                 // Back to the parent, if nothing came behind it.
                 let _ = Raw::realloc(parent, options.buffer, options.buffer_size, 0);

@@ -15,6 +15,7 @@ extern crate std;
 
 pub mod arena;
 mod bump;
+pub mod census;
 pub mod pool;
 pub mod region;
 mod safe;

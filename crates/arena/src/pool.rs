@@ -6,13 +6,15 @@
 //!
 //! A given object holds the next one and a key bound to pool and address. An object that is given while it holds its key
 //! is looked for in the list, so a double give is seen and data that happen to look like a key are not taken for one; an
-//! object that is taken without its key was written after it was given.
+//! object that is taken without its key was written after it was given. The list ends in a node of the pool itself that has no
+//! key, so that the hot path need not ask whether there is a given object: one test finds both.
 //!
 //! Invariants, checked by [`Raw::check`]:
 //!   low..low + span covers exactly the objects carved so far when they lie in one chunk, and all of them otherwise;
 //!     span is 0 in a guarded pool, so that each give takes the long way, which tells objects from anything else
 //!   every object of the list lies in a chunk, at a multiple of the stride, below the place up to which it is carved
 
+use crate::census::POOLS;
 use crate::{Error, Kind, Label, Source, gap, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN};
 use core::ptr::{self, NonNull};
@@ -61,6 +63,7 @@ impl Options {
 }
 
 /// What a given object holds.
+#[derive(Debug)]
 #[repr(C)]
 struct Node {
     next: *mut Node,
@@ -83,11 +86,13 @@ const HEADER: usize = round_up(size_of::<Chunk>(), MIN_ALIGN);
 #[derive(Debug)]
 #[repr(C)]
 pub struct Raw {
-    // allokit/arena.h knows these four words. Change them, and the number in `ak_pool_take_1` changes.
+    // allokit/arena.h knows these four words. Change them, and the number in `ak_pool_take_2` changes.
     free: *mut Node,
     low: usize,
     span: usize,
     key: usize,
+    /// Where the list ends.
+    end: Node,
     alive: usize,
     carve: *mut u8,
     carve_end: *mut u8,
@@ -122,7 +127,7 @@ impl Raw {
         // SAFETY: the buffer holds pool, chunk header and at least one object, or is refused; else the source's memory.
         unsafe {
             let (place, own) = if options.buffer.is_null() {
-                let place = options.source.take(size_of::<Raw>(), MIN_ALIGN);
+                let place = options.source.take(size_of::<Raw>(), MIN_ALIGN, &POOLS);
                 if place.is_null() {
                     return Err(Error::NoMemory);
                 }
@@ -149,6 +154,7 @@ impl Raw {
                 low: 0,
                 span: 0,
                 key: KEY ^ p.addr().rotate_left(24),
+                end: Node { next: ptr::null_mut(), key: 0 },
                 alive: ALIVE ^ p.addr(),
                 carve: ptr::null_mut(),
                 carve_end: ptr::null_mut(),
@@ -160,6 +166,9 @@ impl Raw {
                 own,
                 options,
             });
+            (*p).free = Raw::end(p);
+            (*p).end.key = !((*p).key ^ Raw::end(p).addr());
+            POOLS.made();
             Ok(NonNull::new_unchecked(p))
         }
     }
@@ -171,16 +180,23 @@ impl Raw {
         !p.is_null() && p.addr() & (align_of::<Raw>() - 1) == 0 && unsafe { (*p).alive } == ALIVE ^ p.addr()
     }
 
+    /// Where the list of given objects ends.
+    #[inline(always)]
+    unsafe fn end(p: *mut Raw) -> *mut Node {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*p).end }
+    }
+
     /// An object, contents undefined. The hot path; allokit/arena.h does the same in C.
     ///
     /// # Errors
     /// `NoMemory`; `Fault` when the object that would have served was written after it was given: it is left out.
     #[inline(always)]
     pub unsafe fn take(p: *mut Raw) -> Result<NonNull<u8>, Error> {
-        // SAFETY: the list holds given objects.
+        // SAFETY: the list holds given objects, and the end, which has no key.
         unsafe {
             let node = (*p).free;
-            if !node.is_null() && (*node).key == (*p).key ^ node.addr() {
+            if (*node).key == (*p).key ^ node.addr() {
                 (*p).free = (*node).next;
                 (*node).key = 0;
                 return Ok(NonNull::new_unchecked(node.cast()));
@@ -196,12 +212,12 @@ impl Raw {
         // SAFETY: carve..carve_end is memory of the current chunk that was not taken since the last reset.
         unsafe {
             let node = (*p).free;
-            if !node.is_null() {
+            if node != Raw::end(p) {
                 if (*node).key == (*p).key ^ node.addr() {
                     return Raw::take(p);
                 }
                 // Where it leads cannot be trusted: the list ends here. Its objects are lost until a reset.
-                (*p).free = ptr::null_mut();
+                (*p).free = Raw::end(p);
                 return Err(Error::fault(Kind::WriteAfterReset, node.addr()));
             }
             let stride = (*p).stride;
@@ -245,7 +261,7 @@ impl Raw {
                 }
                 let bytes = objects.checked_mul(stride).and_then(|bytes| bytes.checked_add(slack));
                 let size = bytes.filter(|&bytes| bytes <= MAX_SIZE).ok_or(Error::NoMemory)?;
-                let memory = options.source.take(size, MIN_ALIGN);
+                let memory = options.source.take(size, MIN_ALIGN, &POOLS);
                 if memory.is_null() {
                     return Err(Error::NoMemory);
                 }
@@ -337,7 +353,7 @@ impl Raw {
         // SAFETY: followed only from object to object with their keys.
         unsafe {
             let mut one = (*p).free;
-            while !one.is_null() && (*one).key == (*p).key ^ one.addr() {
+            while (*one).key == (*p).key ^ one.addr() {
                 if one == node {
                     return true;
                 }
@@ -352,7 +368,7 @@ impl Raw {
         // SAFETY: as above.
         unsafe {
             let (mut one, mut free) = ((*p).free, 0);
-            while !one.is_null() && (*one).key == (*p).key ^ one.addr() {
+            while (*one).key == (*p).key ^ one.addr() {
                 free += 1;
                 one = (*one).next;
             }
@@ -364,7 +380,7 @@ impl Raw {
     pub unsafe fn reset(p: *mut Raw) {
         // SAFETY: the caller's promise.
         unsafe {
-            (*p).free = ptr::null_mut();
+            (*p).free = Raw::end(p);
             ((*p).low, (*p).span, (*p).carved) = (0, 0, 0);
             (*p).current = ptr::null_mut();
             ((*p).carve, (*p).carve_end) = (ptr::null_mut(), ptr::null_mut());
@@ -385,13 +401,14 @@ impl Raw {
             while !chunk.is_null() {
                 let (next, size) = ((*chunk).link, (*chunk).size);
                 if size != 0 {
-                    source.give(chunk.cast(), size);
+                    source.give(chunk.cast(), size, &POOLS);
                 }
                 chunk = next;
             }
             (*p).alive = 0;
+            POOLS.ended();
             if own != 0 {
-                source.give(p.cast(), own);
+                source.give(p.cast(), own, &POOLS);
             }
         }
     }
@@ -408,7 +425,7 @@ impl Raw {
         unsafe {
             let mut faults = usize::from((*p).alive != ALIVE ^ p.addr());
             let (mut one, mut listed) = ((*p).free, 0);
-            while !one.is_null() {
+            while one != Raw::end(p) {
                 if !Raw::is_object(p, one.cast()) || (*one).key != (*p).key ^ one.addr() || listed == (*p).carved {
                     return faults + 1;
                 }

@@ -17,6 +17,7 @@
 //!   no two neighbours are both FREE; every FREE block is in the list of its size, every QUICK one in that of its exact size
 //!   a bit is set exactly where a list is not empty; used is the sum over the USED blocks
 
+use crate::census::REGIONS;
 use crate::{Error, Kind, Label, Source, gap};
 use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
 use core::fmt;
@@ -272,6 +273,7 @@ impl Raw {
                 label,
             });
             Raw::empty(r);
+            REGIONS.made();
             Ok(NonNull::new_unchecked(r))
         }
     }
@@ -282,7 +284,7 @@ impl Raw {
     /// `NoMemory`.
     pub unsafe fn create(size: usize, source: Source, label: Label) -> Result<NonNull<Raw>, Error> {
         let whole = Raw::whole(size).ok_or(Error::NoMemory)?;
-        let memory = source.take(whole, UNIT);
+        let memory = source.take(whole, UNIT, &REGIONS);
         if memory.is_null() {
             return Err(Error::NoMemory);
         }
@@ -295,7 +297,7 @@ impl Raw {
                     Ok(r)
                 }
                 Err(error) => {
-                    source.give(memory, whole);
+                    source.give(memory, whole, &REGIONS);
                     Err(error)
                 }
             }
@@ -1059,6 +1061,7 @@ impl Raw {
             Raw::end_children(r);
             let (parent, memory, size, source) = ((*r).parent, (*r).memory, (*r).memory_size, (*r).source);
             (*r).alive = 0;
+            REGIONS.ended();
             if !parent.is_null() {
                 if (*r).sibling.is_null() {
                     (*parent).child = (*r).elder;
@@ -1071,7 +1074,7 @@ impl Raw {
                 return Raw::free(memory);
             }
             if !memory.is_null() {
-                source.give(memory, size);
+                source.give(memory, size, &REGIONS);
             }
             Ok(())
         }
@@ -1091,6 +1094,7 @@ impl Raw {
                 }
                 let parent = (*one).parent;
                 (*one).alive = 0;
+                REGIONS.ended();
                 (*parent).child = (*one).elder;
                 one = parent;
             }

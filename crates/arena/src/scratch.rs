@@ -7,6 +7,7 @@
 //! Invariants: the arenas outside `current` are in use, those inside are empty and wait with their chunks.
 
 use crate::arena::{Options, Raw};
+use crate::census::ARENAS;
 use crate::{Error, Kind, Source};
 use core::ptr::{self, NonNull};
 
@@ -68,14 +69,14 @@ impl Scratch {
         unsafe {
             let place = if self.current.is_null() { &raw mut self.outermost } else { &raw mut (*self.current).inner };
             if (*place).is_null() {
-                let level = self.source.take(size_of::<Level>(), allokit_core::MIN_ALIGN).cast::<Level>();
+                let level = self.source.take(size_of::<Level>(), allokit_core::MIN_ALIGN, &ARENAS).cast::<Level>();
                 if level.is_null() {
                     return Err(Error::NoMemory);
                 }
                 let arena = match Raw::create(options) {
                     Ok(arena) => arena.as_ptr(),
                     Err(error) => {
-                        self.source.give(level.cast(), size_of::<Level>());
+                        self.source.give(level.cast(), size_of::<Level>(), &ARENAS);
                         return Err(error);
                     }
                 };
@@ -144,7 +145,7 @@ impl Drop for Scratch {
             while !level.is_null() {
                 let inner = (*level).inner;
                 Raw::destroy((*level).arena);
-                self.source.give(level.cast(), size_of::<Level>());
+                self.source.give(level.cast(), size_of::<Level>(), &ARENAS);
                 level = inner;
             }
         }

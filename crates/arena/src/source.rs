@@ -1,5 +1,6 @@
 //! Where memory comes from: a backend, another allocator, or nothing at all.
 
+use crate::census::Census;
 use allokit_core::Backend;
 use core::ffi::c_void;
 use core::ptr;
@@ -102,14 +103,19 @@ impl Source {
         Source { take, give, context: ptr::null_mut(), exists: false, tools: None }
     };
 
-    pub(crate) fn take(&self, size: usize, align: usize) -> *mut u8 {
+    pub(crate) fn take(&self, size: usize, align: usize, census: &Census) -> *mut u8 {
         // SAFETY: whoever made the source vouches for its functions; they take any size and a power of two.
-        unsafe { (self.take)(self.context, size, align) }
+        let taken = unsafe { (self.take)(self.context, size, align) };
+        if !taken.is_null() {
+            census.took(size);
+        }
+        taken
     }
 
     /// # Safety
     /// `ptr` was taken here with this size, and nobody uses it any more.
-    pub(crate) unsafe fn give(&self, ptr: *mut u8, size: usize) {
+    pub(crate) unsafe fn give(&self, ptr: *mut u8, size: usize, census: &Census) {
+        census.gave(size);
         // SAFETY: the caller's promise.
         unsafe { (self.give)(self.context, ptr, size) }
     }

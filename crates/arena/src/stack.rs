@@ -7,6 +7,7 @@
 //! Invariants, checked by [`Raw::check`]: the frames' check words are right from the newest down to the first; each
 //! frame's `top` is at or below its own place.
 
+use crate::census::STACKS;
 use crate::{Error, Kind, Label, Source, gap, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN};
 use core::ptr::{self, NonNull};
@@ -99,7 +100,7 @@ impl Raw {
         unsafe {
             let (place, room, memory_size) = if options.buffer.is_null() {
                 let whole = size_of::<Raw>() + size;
-                let place = options.source.take(whole, UNIT);
+                let place = options.source.take(whole, UNIT, &STACKS);
                 if place.is_null() {
                     return Err(Error::NoMemory);
                 }
@@ -125,6 +126,7 @@ impl Raw {
                 source: options.source,
                 label: options.label,
             });
+            STACKS.made();
             Ok(NonNull::new_unchecked(s))
         }
     }
@@ -275,8 +277,9 @@ impl Raw {
         unsafe {
             let (source, size) = ((*s).source, (*s).memory_size);
             (*s).alive = 0;
+            STACKS.ended();
             if size != 0 {
-                source.give(s.cast(), size);
+                source.give(s.cast(), size, &STACKS);
             }
         }
     }

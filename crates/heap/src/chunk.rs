@@ -1,12 +1,13 @@
 //! A chunk: 16 or 64 KiB of one heap, divided into slices of 1 KiB. Its head has, for each slice, 64 bits that say where
 //! live blocks begin, the number of the page that the slice belongs to, and room for a page's record.
 //!
-//! Invariants, checked by `Raw::check`: `free` has the bits of exactly the slices that no page has; a page's `used` is the
-//! number of bits set in its slices; `used <= carved <= capacity`; its free list has `carved - used` blocks.
+//! Invariants, checked by `Raw::check`: `free` has the bits of exactly the slices that no page has; a page's [`Page::live`] is
+//! the number of bits set in its slices; `live <= carved <= capacity`; its free list has `carved - live` blocks.
 
 use crate::classes::SLICE;
 use crate::heap::Raw;
 use crate::space::{self, UNIT};
+use allokit_core::MIN_ALIGN;
 use core::sync::atomic::AtomicPtr;
 
 /// A free block.
@@ -21,12 +22,15 @@ pub(crate) struct Page {
     /// In the list of the class's pages that have room.
     pub next: *mut Page,
     pub prev: *mut Page,
-    pub chunk: *mut Chunk,
+    /// The bits of the chunk, as in [`Chunk::bits`].
+    pub bits: *mut u64,
     /// Of each block.
     pub size: u16,
     pub capacity: u16,
     /// How many blocks have ever been handed out, or lie in the free list.
     pub carved: u16,
+    /// How many blocks live, so that the free that makes it 0 is the only one that must look further: one more in the page
+    /// that is its class's spare one; 1 in a page that is full and in no list.
     pub used: u16,
     /// The first slice, and how many.
     pub first: u8,
@@ -37,7 +41,22 @@ pub(crate) struct Page {
     pub listed: bool,
 }
 
-/// The head of a chunk. A byte for each slice follows (room for 64), then a page's record for each, then the bits.
+impl Page {
+    /// The chunk that it lies in.
+    #[inline(always)]
+    pub unsafe fn chunk(page: *mut Page) -> *mut Chunk {
+        // SAFETY: the record of slice `first` lies there, and the pointer may be used for all of the chunk.
+        unsafe { page.sub((*page).first as usize).byte_sub(PAGES_AT).cast() }
+    }
+
+    /// How many blocks live.
+    pub unsafe fn live(page: *mut Page, spare: bool) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { if (*page).listed { ((*page).used - u16::from(spare)) as usize } else { (*page).capacity as usize } }
+    }
+}
+
+/// The head of a chunk. A page's record for each slice follows, then the bits, then the numbers.
 pub(crate) struct Chunk {
     pub heap: AtomicPtr<Raw>,
     /// All chunks of the heap.
@@ -52,18 +71,19 @@ pub(crate) struct Chunk {
     head: u8,
     /// A bit for each free slice.
     pub free: u64,
-    /// The bits of the first slice.
-    live: *mut u64,
+    /// Where the bits of the slice at address 0 would be: those of an address are `addr / SLICE` further.
+    pub bits: *mut u64,
+    /// The like for how far behind the chunk's begin the record of a slice's page lies.
+    pub numbers: *mut u16,
 }
 
 /// How many slices a unit has.
 pub(crate) const PER_UNIT: usize = UNIT / SLICE;
 
-const NUMBERS_AT: usize = size_of::<Chunk>();
-const PAGES_AT: usize = NUMBERS_AT + 64;
+const PAGES_AT: usize = size_of::<Chunk>();
 
 const fn head_slices(units: usize) -> usize {
-    (PAGES_AT + units * PER_UNIT * (size_of::<Page>() + 8)).div_ceil(SLICE)
+    (PAGES_AT + units * PER_UNIT * (size_of::<Page>() + 8 + 2)).div_ceil(SLICE)
 }
 const _: () = assert!(head_slices(1) == 1 && head_slices(4) == 4);
 /// How many slices of a chunk of one unit, and of four, are there for pages.
@@ -77,6 +97,7 @@ impl Chunk {
     pub unsafe fn make(start: *mut u8, units: usize, heap: *mut Raw) -> *mut Chunk {
         let chunk = start.cast::<Chunk>();
         let slices = units * PER_UNIT;
+        let first = start.addr() / SLICE;
         // SAFETY: the run is the caller's, and large enough for the head.
         unsafe {
             chunk.write(Chunk {
@@ -89,7 +110,8 @@ impl Chunk {
                 units: units as u8,
                 head: head_slices(units) as u8,
                 free: 0,
-                live: start.add(PAGES_AT + slices * size_of::<Page>()).cast(),
+                bits: start.add(PAGES_AT + slices * size_of::<Page>()).cast::<u64>().wrapping_sub(first),
+                numbers: start.add(PAGES_AT + slices * (size_of::<Page>() + 8)).cast::<u16>().wrapping_sub(first),
             });
             Chunk::clear(chunk);
         }
@@ -116,20 +138,13 @@ impl Chunk {
     #[inline(always)]
     pub unsafe fn live(chunk: *mut Chunk, slice: usize) -> *mut u64 {
         // SAFETY: the caller's promise.
-        unsafe { (*chunk).live.add(slice) }
-    }
-
-    /// The number of the first slice of a slice's page.
-    #[inline(always)]
-    unsafe fn page_of(chunk: *mut Chunk, slice: usize) -> *mut u8 {
-        // SAFETY: the numbers follow the head.
-        unsafe { chunk.byte_add(NUMBERS_AT + slice).cast() }
+        unsafe { (*chunk).bits.wrapping_add(chunk.addr() / SLICE + slice) }
     }
 
     /// The record of the page whose first slice this is.
     #[inline(always)]
     pub unsafe fn record(chunk: *mut Chunk, first: usize) -> *mut Page {
-        // SAFETY: the records follow the numbers.
+        // SAFETY: the records follow the head.
         unsafe { chunk.byte_add(PAGES_AT).cast::<Page>().add(first) }
     }
 
@@ -137,7 +152,14 @@ impl Chunk {
     #[inline(always)]
     pub unsafe fn page(chunk: *mut Chunk, slice: usize) -> *mut Page {
         // SAFETY: the caller's promise.
-        unsafe { Chunk::record(chunk, *Chunk::page_of(chunk, slice) as usize) }
+        unsafe { Chunk::page_at(chunk, chunk.addr() + slice * SLICE) }
+    }
+
+    /// The page that an address in a slice in use belongs to.
+    #[inline(always)]
+    pub unsafe fn page_at(chunk: *mut Chunk, addr: usize) -> *mut Page {
+        // SAFETY: the caller's promise.
+        unsafe { chunk.byte_add(*(*chunk).numbers.wrapping_add(addr / SLICE) as usize).cast() }
     }
 
     /// Where a run of so many free slices begins.
@@ -158,15 +180,16 @@ impl Chunk {
         // SAFETY: the caller's promise; the slices are free.
         unsafe {
             (*chunk).free &= !mask(first, slices);
-            for slice in first..first + slices {
-                Chunk::page_of(chunk, slice).write(first as u8);
-            }
             let page = Chunk::record(chunk, first);
+            let number = (page.addr() - chunk.addr()) as u16;
+            for slice in first..first + slices {
+                (*chunk).numbers.wrapping_add(chunk.addr() / SLICE + slice).write(number);
+            }
             page.write(Page {
                 free: core::ptr::null_mut(),
                 next: core::ptr::null_mut(),
                 prev: core::ptr::null_mut(),
-                chunk,
+                bits: (*chunk).bits,
                 size: size as u16,
                 capacity: (slices * SLICE / size) as u16,
                 carved: 0,
@@ -179,13 +202,12 @@ impl Chunk {
             page
         }
     }
+}
 
-    /// The bit of the block that begins at an offset of the chunk, and where it is.
-    #[inline(always)]
-    pub unsafe fn bit(chunk: *mut Chunk, offset: usize) -> (*mut u64, u64) {
-        // SAFETY: the caller's promise.
-        unsafe { (Chunk::live(chunk, offset / SLICE), 1 << (offset / 16 % 64)) }
-    }
+/// Where the bit of the block that begins at an address is, given [`Chunk::bits`]: the word, and the number in it.
+#[inline(always)]
+pub(crate) fn bit(bits: *mut u64, addr: usize) -> (*mut u64, usize) {
+    (bits.wrapping_add(addr / SLICE), addr / MIN_ALIGN % 64)
 }
 
 /// The bits of slices.

@@ -11,7 +11,8 @@ pub(crate) const CLASSES: usize = 40;
 pub(crate) const CLASS_MAX: usize = 4096;
 /// The largest block inside a chunk.
 pub(crate) const SLICES_MAX: usize = 16;
-const TABLE_MAX: usize = 1024;
+/// The largest size that [`of_small`] takes.
+pub(crate) const TABLE_MAX: usize = 1024;
 
 /// The size of a class's blocks.
 const fn make_size(class: usize) -> usize {
@@ -67,12 +68,24 @@ static SMALL: [u8; TABLE_MAX / 16 + 1] = {
     table
 };
 
+/// The class of a size up to [`TABLE_MAX`].
+#[inline(always)]
+pub(crate) fn of_small(size: usize) -> usize {
+    debug_assert!(size <= TABLE_MAX);
+    // SAFETY: the table covers these sizes, and its entries are classes of sizes up to `TABLE_MAX`.
+    unsafe {
+        let class = *SMALL.get_unchecked((size + 15) >> 4) as usize;
+        core::hint::assert_unchecked(class < CLASSES);
+        class
+    }
+}
+
 /// The class of a size up to [`CLASS_MAX`].
 #[inline(always)]
 pub(crate) fn of(size: usize) -> usize {
     debug_assert!(size <= CLASS_MAX);
     if size <= TABLE_MAX {
-        SMALL[size.div_ceil(16)] as usize
+        of_small(size)
     } else {
         let last = size - 1;
         let doubling = last.ilog2() - 10;

@@ -1,28 +1,31 @@
 //! The heap as C sees it, the tree of heaps, and the way from a bare pointer to its heap.
 //!
-//! A block comes from a page of its class that has room (`classes[c].head`), from slices by itself, or from units by
-//! itself (`larges`). A page that is used up leaves its list and comes back with the first block that is freed; one that is
-//! empty gives its slices back, except one a class (`spare`), which stays until slices are short.
+//! A block comes from a page of its class (`heads[class]`), from slices by itself, or from units by itself (`larges`). A
+//! page that is found to be used up leaves its list and comes back with the first block that is freed; one that is empty gives
+//! its slices back, except one a class (`spare`), which stays until slices are short.
 //!
-//! The limit counts what blocks occupy. A heap with a limit counts it in `metered`, for itself and all heaps below; each
-//! heap knows the nearest heap with a limit, itself or above (`meter`), and such a one the next (`outer`). So a heap that no
-//! limit concerns pays nothing. What a heap has taken in pages (`held`) is limited too, to twice the limit and 64 KiB:
-//! scattered frees cannot pin more.
+//! [`Raw::alloc_quick`] and [`Raw::free_quick`] are the hot paths: for the heap's owner ([`turn`]), in a page with a freed block,
+//! and in one that does not become empty. Everything else is off them.
 //!
-//! Invariants, checked by [`Raw::check`]: `current` is the sum of the usable sizes of live blocks, `allocs - frees` their number;
-//! `held` that of all pages and large blocks; a page is in its class's list exactly when it has room; a chunk is in the
-//! list of roomy ones when it has a free slice.
+//! What a heap has taken in pages (`held`) is limited to twice the limit ([`meter`]) and 64 KiB: scattered frees cannot
+//! pin more.
+//!
+//! Invariants, checked by [`Raw::check`]: what the account says is in use is the sum of the usable sizes of live blocks,
+//! `allocs - frees` their number; `held` that of all pages and large blocks; a page with room is in its class's list; a chunk is in
+//! the list of roomy ones when it has a free slice.
 
-use crate::chunk::{Block, Chunk, Page, ROOM_LARGE, ROOM_SMALL, mask};
+use crate::chunk::{Block, Chunk, Page, ROOM_LARGE, ROOM_SMALL, bit, mask};
 use crate::classes::{self, CLASS_MAX, CLASSES, LEAST, SIZES, SLICE, SLICES_MAX};
+use crate::meter::{self, Account, charge, discharge, uncharge};
 use crate::space::{self, Found, UNIT, Unit};
+use crate::turn::{self, Habit};
 use crate::{Error, Kind, Label, Options, Stats, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
-use allokit_platform::{Lock, fork, keep_errno, meta, pages, tools};
+use allokit_platform::{Lock, barrier, fork, keep_errno, meta, pages, tools};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 const ALIVE: usize = 0x4EA9_0C0D_E5A5_E001;
 /// A larger block inside a chunk has slices by itself, a still larger one units.
@@ -33,49 +36,79 @@ const LARGE_STEP: usize = 4096;
 const SMALL_CHUNKS: usize = 48 << 10;
 /// How many chunks are looked at for free slices.
 const LOOKS: usize = 8;
+/// The largest size that the hot path takes.
+const QUICK_MAX: usize = classes::TABLE_MAX;
+/// What a heap without blocks may keep in chunks.
+const ENOUGH: usize = 4 * UNIT;
 /// What a limited heap may hold beyond twice its limit.
 const HELD_SLACK: usize = 64 << 10;
 
 #[derive(Clone, Copy)]
 struct Class {
-    /// Pages with room.
-    head: *mut Page,
-    /// One that is empty, if there is one; in the list too.
+    /// The page that stays when it is empty, if there is one; in the list.
     spare: *mut Page,
     pages: usize,
 }
 
+impl Class {
+    const NONE: Class = Class { spare: ptr::null_mut(), pages: 0 };
+}
+
+/// The page of a class that has none: nothing to hand out. So that the hot path does not test for null.
+struct NoPage(Page);
+// SAFETY: it is never written.
+unsafe impl Sync for NoPage {}
+static NO_PAGE: NoPage = NoPage(Page {
+    free: ptr::null_mut(),
+    next: ptr::null_mut(),
+    prev: ptr::null_mut(),
+    bits: ptr::null_mut(),
+    size: 0,
+    capacity: 0,
+    carved: 0,
+    used: 0,
+    first: 0,
+    slices: 0,
+    class: 0,
+    listed: false,
+});
+
+fn no_page() -> *mut Page {
+    (&raw const NO_PAGE.0).cast_mut()
+}
+
 /// A heap: `ak_heap_t`. Only ever behind a pointer, in memory that stays a heap's record for good.
 pub struct Raw {
-    alive: AtomicUsize,
-    lock: Lock,
-    // -- fixed while it lives
-    watch: bool,
-    label: Label,
-    /// Whatever the layer above wants to find again.
-    tag: *mut c_void,
-    limit: usize,
-    held_most: usize,
-    meter: *mut Raw,
-    outer: *mut Raw,
-    // -- anybody's
-    metered: AtomicUsize,
-    /// Written under `lock`.
-    current: AtomicUsize,
-    // -- under `lock`
+    /// The thread that enters without the lock, and whether it is inside.
+    pub(crate) owner: AtomicUsize,
+    pub(crate) busy: AtomicBool,
+    pub(crate) account: Account,
+    // -- for whoever is alone in it
+    /// The difference is how many blocks live.
+    allocs: u64,
+    frees: u64,
+    reserved: usize,
+    /// Pages from which blocks are handed out, or [`no_page`].
+    heads: [*mut Page; CLASSES],
     classes: [Class; CLASSES],
     chunks: *mut Chunk,
     roomy: *mut Chunk,
     larges: *mut Unit,
-    peak: usize,
     held: usize,
-    reserved: usize,
-    /// The difference is how many blocks live.
-    allocs: u64,
-    frees: u64,
-    failed: u64,
     /// Blocks of arenas.
     pinned: usize,
+    // -- anybody's
+    failed: AtomicU64,
+    pub(crate) lock: Lock,
+    // -- under `lock`
+    pub(crate) habit: Habit,
+    // -- fixed while it lives
+    alive: AtomicUsize,
+    pub(crate) watch: bool,
+    label: Label,
+    /// Whatever the layer above wants to find again.
+    tag: *mut c_void,
+    held_most: usize,
     // -- under TREE
     parent: *mut Raw,
     child: *mut Raw,
@@ -104,7 +137,7 @@ struct Shared(UnsafeCell<Tree>);
 // SAFETY: touched only under TREE.
 unsafe impl Sync for Shared {}
 
-static TREE: Lock = Lock::new();
+pub(crate) static TREE: Lock = Lock::new();
 static HEAPS: Shared =
     Shared(UnsafeCell::new(Tree { all: ptr::null_mut(), oldest: ptr::null_mut(), newest: ptr::null_mut() }));
 
@@ -158,7 +191,7 @@ pub fn register_fork() {
 unsafe extern "C" fn before_fork() {
     TREE.lock_raw();
     // SAFETY: under TREE; records live for good.
-    unsafe { for_all(|heap| (*heap).lock.lock_raw()) };
+    unsafe { turn::stop_all(|visit| for_all(visit)) };
     space::lock().lock_raw();
 }
 
@@ -180,6 +213,62 @@ unsafe fn for_all(mut visit: impl FnMut(*mut Raw)) {
             heap = (*heap).next;
         }
     }
+}
+
+/// Visits a heap and all below it.
+///
+/// # Safety
+/// Under TREE; the heap lives.
+pub(crate) unsafe fn walk(h: *mut Raw, mut visit: impl FnMut(*mut Raw)) {
+    let mut at = h;
+    // SAFETY: the caller's promise.
+    unsafe {
+        loop {
+            visit(at);
+            if !(*at).child.is_null() {
+                at = (*at).child;
+                continue;
+            }
+            while at != h && (*at).younger.is_null() {
+                at = (*at).parent;
+            }
+            if at == h {
+                return;
+            }
+            at = (*at).younger;
+        }
+    }
+}
+
+/// How many heaps live, and what they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// How many live.
+    pub live: usize,
+    /// Bytes that they have taken from the system.
+    pub reserved: usize,
+    /// Bytes of live blocks.
+    pub used: usize,
+    /// The most that `reserved` has been.
+    pub peak: usize,
+}
+
+/// The figures of now, of all heaps together. Takes as long as there are heaps.
+#[must_use]
+pub fn census() -> Census {
+    let (reserved, peak) = space::used_and_peak();
+    let mut census = Census { live: 0, reserved, used: 0, peak };
+    let _tree = TREE.lock();
+    // SAFETY: under TREE; records live for good, and nobody makes or ends a heap.
+    unsafe {
+        for_all(|heap| {
+            if Raw::is_alive(heap) {
+                census.live += 1;
+                census.used += (*heap).account.current();
+            }
+        });
+    }
+    census
 }
 
 /// The heap in whose memory an address lies: `None` where no heap's memory is, null where it is no heap's any more.
@@ -209,8 +298,24 @@ unsafe fn heap_of(found: Found) -> Option<*mut Raw> {
 ///
 /// # Safety
 /// If it is a live block of a heap, nobody uses it any more.
-#[inline]
+#[inline(always)]
 pub unsafe fn free_any(block: *mut u8) -> Option<(Result<()>, *mut Raw)> {
+    // SAFETY: the caller's promise; a chunk of a heap that has ended has none.
+    unsafe {
+        let (is, chunk) = space::chunk_at(block.addr());
+        if is {
+            let heap = (*chunk).heap.load(Ordering::Relaxed);
+            if turn::enter_as_owner(heap) && Raw::give_quick(heap, chunk, block) {
+                return Some((Ok(()), heap));
+            }
+        }
+        free_any_slow(block)
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn free_any_slow(block: *mut u8) -> Option<(Result<()>, *mut Raw)> {
     let found = space::find(block.addr());
     // SAFETY: as in `find`; records live for good; what else the block is is looked at.
     unsafe {
@@ -218,7 +323,7 @@ pub unsafe fn free_any(block: *mut u8) -> Option<(Result<()>, *mut Raw)> {
         if heap.is_null() {
             return Some((Err(Error::fault(Kind::Gone, block.addr())), heap));
         }
-        let _guard = (*heap).lock.lock();
+        let _turn = turn::wait(heap);
         Some((Raw::free_found(heap, block, found), heap))
     }
 }
@@ -261,21 +366,16 @@ impl Raw {
                 }
             }
             // The record's lock and its place among all records stay.
-            let above = if parent.is_null() { ptr::null_mut() } else { (*parent).meter };
-            let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+            barrier::prepare();
             (*h).watch = watch;
+            (*h).habit = Habit::NONE;
             (*h).label = options.label;
             (*h).tag = ptr::null_mut();
-            (*h).limit = limit;
-            (*h).meter = if options.limit == 0 { above } else { h };
-            (*h).outer = above;
-            let nearest = if (*h).meter.is_null() { usize::MAX } else { (*(*h).meter).limit };
-            (*h).held_most = nearest.saturating_mul(2).saturating_add(HELD_SLACK);
-            (*h).metered.store(0, Ordering::Relaxed);
-            (*h).peak = 0;
+            (*h).account = Account::new(h, parent, options.limit);
+            (*h).held_most = (*h).account.nearest_limit().saturating_mul(2).saturating_add(HELD_SLACK);
             (*h).allocs = 0;
             (*h).frees = 0;
-            (*h).failed = 0;
+            (*h).failed.store(0, Ordering::Relaxed);
             (*h).parent = parent;
             if !parent.is_null() {
                 (*h).younger = (*parent).child;
@@ -289,30 +389,30 @@ impl Raw {
         }
     }
 
-    const fn blank() -> Raw {
+    fn blank() -> Raw {
         Raw {
-            alive: AtomicUsize::new(0),
-            lock: Lock::new(),
-            watch: false,
-            label: Label::NONE,
-            tag: ptr::null_mut(),
-            limit: 0,
-            held_most: 0,
-            meter: ptr::null_mut(),
-            outer: ptr::null_mut(),
-            metered: AtomicUsize::new(0),
-            current: AtomicUsize::new(0),
-            classes: [Class { head: ptr::null_mut(), spare: ptr::null_mut(), pages: 0 }; CLASSES],
+            owner: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+            // SAFETY: no parent and no limit: no heap is asked.
+            account: unsafe { Account::new(ptr::null_mut(), ptr::null_mut(), 0) },
+            allocs: 0,
+            frees: 0,
+            reserved: 0,
+            heads: [no_page(); CLASSES],
+            classes: [Class::NONE; CLASSES],
             chunks: ptr::null_mut(),
             roomy: ptr::null_mut(),
             larges: ptr::null_mut(),
-            peak: 0,
             held: 0,
-            reserved: 0,
-            allocs: 0,
-            frees: 0,
-            failed: 0,
             pinned: 0,
+            failed: AtomicU64::new(0),
+            lock: Lock::new(),
+            habit: Habit::NONE,
+            alive: AtomicUsize::new(0),
+            watch: false,
+            label: Label::NONE,
+            tag: ptr::null_mut(),
+            held_most: 0,
             parent: ptr::null_mut(),
             child: ptr::null_mut(),
             younger: ptr::null_mut(),
@@ -320,6 +420,15 @@ impl Raw {
             next: ptr::null_mut(),
             next_free: ptr::null_mut(),
         }
+    }
+
+    /// Whether heaps below it live.
+    ///
+    /// # Safety
+    /// Under TREE.
+    pub(crate) unsafe fn has_children(h: *mut Raw) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { !(*h).child.is_null() }
     }
 
     /// Whether `h` is a heap that lives; a null pointer is not. A heap that has ended is known as long as its record has not
@@ -361,22 +470,72 @@ impl Raw {
     pub unsafe fn alloc(h: *mut Raw, size: usize) -> Result<NonNull<u8>> {
         // SAFETY: the caller's promise.
         unsafe {
-            if size > CLASS_MAX {
-                return Raw::alloc_as(h, size, MIN_ALIGN, false, false);
+            match NonNull::new(Raw::alloc_quick(h, size)) {
+                Some(block) => Ok(block),
+                None => Raw::alloc_slow(h, size),
             }
-            let class = classes::of(size);
-            let size = SIZES[class] as usize;
-            let _guard = (*h).lock.lock();
-            if charge(h, size) {
-                let block = pop(h, class);
-                if !block.is_null() {
-                    count(h, size);
-                    return Ok(NonNull::new_unchecked(block));
+        }
+    }
+
+    /// As [`Raw::alloc`], the long way.
+    ///
+    /// # Errors
+    /// As there.
+    pub unsafe fn alloc_slow(h: *mut Raw, size: usize) -> Result<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { Raw::alloc_as(h, size, MIN_ALIGN, false, false) }
+    }
+
+    /// A block, or null when it takes the long way, [`Raw::alloc_slow`], to get one or to find out why there is none.
+    ///
+    /// # Safety
+    /// As [`Raw::is_alive`].
+    #[inline(always)]
+    pub unsafe fn alloc_quick(h: *mut Raw, size: usize) -> *mut u8 {
+        if size > QUICK_MAX {
+            return ptr::null_mut();
+        }
+        // SAFETY: an owner is alone in a heap that lives; a page's free blocks are its own.
+        unsafe {
+            if !turn::enter_as_owner(h) {
+                return ptr::null_mut();
+            }
+            let class = classes::of_small(size);
+            let page = (*h).heads[class];
+            let block = (*page).free;
+            let credit = (*h).account.credit.load(Ordering::Relaxed) - (*page).size as isize;
+            if block.is_null() || credit < 0 {
+                return Raw::alloc_refill(h, class);
+            }
+            (*page).free = (*block).next;
+            (*page).used += 1;
+            let (bits, bit) = bit((*page).bits, block.addr());
+            *bits |= 1 << bit;
+            (*h).account.credit.store(credit, Ordering::Relaxed);
+            (*h).allocs += 1;
+            turn::leave(h);
+            block.cast()
+        }
+    }
+
+    /// [`Raw::alloc_quick`] where the page has no block at hand.
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_refill(h: *mut Raw, class: usize) -> *mut u8 {
+        // SAFETY: the owner is inside.
+        unsafe {
+            let (size, mut short) = (SIZES[class] as usize, ptr::null_mut());
+            let mut block = ptr::null_mut();
+            if charge(h, size, &mut short) {
+                block = pop(h, class);
+                if block.is_null() {
+                    uncharge(h, size);
+                } else {
+                    (*h).allocs += 1;
                 }
-                discharge(h, size);
             }
-            (*h).failed += 1;
-            Err(Error::NoMemory)
+            turn::leave(h);
+            block
         }
     }
 
@@ -414,29 +573,36 @@ impl Raw {
         unsafe { Raw::alloc_as(h, size, align.max(MIN_ALIGN), false, true) }
     }
 
+    #[cold]
+    #[inline(never)]
     unsafe fn alloc_as(h: *mut Raw, size: usize, align: usize, zeroed: bool, pinned: bool) -> Result<NonNull<u8>> {
+        let Ok((how, bytes)) = fit(size, align) else {
+            // SAFETY: the caller's promise.
+            return unsafe { failed(h) };
+        };
         // SAFETY: the caller's promise.
         unsafe {
-            let _guard = (*h).lock.lock();
-            let Ok((how, bytes)) = fit(size, align) else { return failed(h) };
-            if !charge(h, bytes) {
-                return failed(h);
-            }
-            let (block, zero) = place(h, how, bytes);
-            if block.is_null() {
-                discharge(h, bytes);
-                return failed(h);
-            }
-            count(h, bytes);
-            (*h).pinned += usize::from(pinned);
-            if zeroed {
-                if !zero {
-                    block.write_bytes(0, size);
-                } else if (*h).watch {
-                    tools::reveal(block, size);
+            again(h, |short| {
+                let _turn = turn::wait(h);
+                if !charge(h, bytes, short) {
+                    return Err(Error::NoMemory);
                 }
-            }
-            Ok(NonNull::new_unchecked(block))
+                let (block, zero) = place(h, how, bytes);
+                if block.is_null() {
+                    uncharge(h, bytes);
+                    return Err(Error::NoMemory);
+                }
+                (*h).allocs += 1;
+                (*h).pinned += usize::from(pinned);
+                if zeroed {
+                    if !zero {
+                        block.write_bytes(0, size);
+                    } else if (*h).watch {
+                        tools::reveal(block, size);
+                    }
+                }
+                Ok(NonNull::new_unchecked(block))
+            })
         }
     }
 
@@ -450,9 +616,96 @@ impl Raw {
     #[inline]
     pub unsafe fn free(h: *mut Raw, block: *mut u8) -> Result<()> {
         // SAFETY: the caller's promise.
+        unsafe { if Raw::free_quick(h, block) { Ok(()) } else { Raw::free_slow(h, block) } }
+    }
+
+    /// Frees a block; false, and nothing has happened, when it takes the long way, [`Raw::free_slow`], to do that or to find out what is
+    /// wrong with it.
+    ///
+    /// # Safety
+    /// As [`Raw::is_alive`], and as [`Raw::free`].
+    #[inline(always)]
+    pub unsafe fn free_quick(h: *mut Raw, block: *mut u8) -> bool {
+        let (is, chunk) = space::chunk_at(block.addr());
+        // SAFETY: the caller's promise.
+        unsafe { is && turn::enter_as_owner(h) && Raw::give_quick(h, chunk, block) }
+    }
+
+    /// Takes a block back if it is a live one of the heap, whose owner is inside, and leaves the heap.
+    #[inline(always)]
+    unsafe fn give_quick(h: *mut Raw, chunk: *mut Chunk, block: *mut u8) -> bool {
+        // SAFETY: the owner is alone in the heap; where a bit is set, a live block begins, in a slice that has a page.
+        unsafe {
+            let (bits, bit) = bit((*chunk).bits, block.addr());
+            if (*chunk).heap.load(Ordering::Relaxed) != h || block.addr() & (MIN_ALIGN - 1) != 0 {
+                turn::leave(h);
+                return false;
+            }
+            let live = *bits;
+            if live >> bit & 1 == 0 {
+                turn::leave(h);
+                return false;
+            }
+            let page = Chunk::page_at(chunk, block.addr());
+            let credit = (*h).account.note() + (*page).size as isize;
+            let empty = credit == (*h).account.granted.load(Ordering::Relaxed) && (*h).reserved > ENOUGH;
+            if (*page).used == 1 || empty {
+                return Raw::give_last(h, block, chunk);
+            }
+            (*page).used -= 1;
+            *bits = live ^ 1 << bit;
+            let freed = block.cast::<Block>();
+            (*freed).next = (*page).free;
+            (*page).free = freed;
+            (*h).account.credit.store(credit, Ordering::Relaxed);
+            (*h).frees += 1;
+            turn::leave(h);
+            true
+        }
+    }
+
+    /// [`Raw::give_quick`] where the page or the heap becomes empty, or the page was used up.
+    #[cold]
+    #[inline(never)]
+    unsafe fn give_last(h: *mut Raw, block: *mut u8, chunk: *mut Chunk) -> bool {
+        // SAFETY: as there.
+        unsafe {
+            let page = Chunk::page_at(chunk, block.addr());
+            let bytes = (*page).size as usize;
+            remove(h, chunk, page, block);
+            Raw::removed(h, bytes);
+            turn::leave(h);
+        }
+        true
+    }
+
+    /// What a block that was taken back changes in the heap's figures.
+    unsafe fn removed(h: *mut Raw, bytes: usize) {
+        // SAFETY: alone in the heap.
+        unsafe {
+            discharge(h, bytes);
+            (*h).frees += 1;
+            if (*h).frees == (*h).allocs && (*h).reserved > ENOUGH {
+                // Nothing lives: empty pages must not hold chunks.
+                keep_errno(|| release_spares(h));
+            }
+        }
+    }
+
+    /// As [`Raw::free`], for a heap that lives.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn free_slow(h: *mut Raw, block: *mut u8) -> Result<()> {
+        // SAFETY: the caller's promise.
         unsafe {
             let found = space::find(block.addr());
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             Raw::free_found(h, block, found)
         }
     }
@@ -468,7 +721,7 @@ impl Raw {
         // SAFETY: the caller's promise.
         unsafe {
             let found = space::find(block.addr());
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             Raw::free_found(h, block, found)?;
             (*h).pinned -= 1;
             Ok(())
@@ -491,14 +744,7 @@ impl Raw {
                     bytes
                 }
             };
-            discharge(h, bytes);
-            let current = (*h).current.load(Ordering::Relaxed);
-            (*h).current.store(current - bytes, Ordering::Relaxed);
-            (*h).frees += 1;
-            if (*h).frees == (*h).allocs && (*h).reserved > 4 * UNIT {
-                // Nothing lives: empty pages must not hold chunks.
-                keep_errno(|| release_spares(h));
-            }
+            Raw::removed(h, bytes);
             Ok(())
         }
     }
@@ -528,12 +774,23 @@ impl Raw {
             return Err(Error::Invalid);
         }
         let align = align.max(MIN_ALIGN);
-        // SAFETY: under the heap's lock; what `locate` gives is a live block of it.
+        // SAFETY: the caller's promise.
+        unsafe { again(h, |short| Raw::resize(h, block, size, align, short)) }
+    }
+
+    unsafe fn resize(
+        h: *mut Raw,
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        short: &mut *mut Raw,
+    ) -> Result<NonNull<u8>> {
+        // SAFETY: alone in the heap; what `locate` gives is a live block of it.
         unsafe {
             let found = space::find(block.addr());
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             let at = locate(h, block, found)?;
-            let Ok((how, bytes)) = fit(size, align) else { return failed(h) };
+            let (how, bytes) = fit(size, align)?;
             let old = match at {
                 Place::Small(_, page) => (*page).size as usize,
                 Place::Large(record) => (*record).size,
@@ -545,25 +802,19 @@ impl Raw {
                     return Ok(NonNull::new_unchecked(block));
                 }
                 (&Place::Large(record), Fit::Units(_)) if aligned && bytes <= (*record).units * UNIT => {
-                    return resize_large(h, record, bytes);
+                    return resize_large(h, record, bytes, short);
                 }
                 _ => {}
             }
-            if bytes > old && !charge(h, bytes - old) {
-                return failed(h);
+            if bytes > old && !charge(h, bytes - old, short) {
+                return Err(Error::NoMemory);
             }
             let (new, _) = place(h, how, bytes);
             if new.is_null() {
-                if size <= old && aligned {
-                    if bytes > old {
-                        discharge(h, bytes - old);
-                    }
-                    return Ok(NonNull::new_unchecked(block));
-                }
                 if bytes > old {
-                    discharge(h, bytes - old);
+                    uncharge(h, bytes - old);
                 }
-                return failed(h);
+                return if size <= old && aligned { Ok(NonNull::new_unchecked(block)) } else { Err(Error::NoMemory) };
             }
             if (*h).watch {
                 tools::reveal(block, old);
@@ -576,9 +827,6 @@ impl Raw {
             if bytes < old {
                 discharge(h, old - bytes);
             }
-            let current = (*h).current.load(Ordering::Relaxed) - old + bytes;
-            (*h).current.store(current, Ordering::Relaxed);
-            (*h).peak = (*h).peak.max(current);
             (*h).allocs += 1;
             (*h).frees += 1;
             Ok(NonNull::new_unchecked(new))
@@ -592,7 +840,7 @@ impl Raw {
     pub unsafe fn usable(h: *mut Raw, block: *mut u8) -> Result<usize> {
         // SAFETY: as above.
         unsafe {
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             Ok(match locate(h, block, space::find(block.addr()))? {
                 Place::Small(_, page) => (*page).size as usize,
                 Place::Large(record) => (*record).size,
@@ -604,7 +852,7 @@ impl Raw {
     pub unsafe fn owns(h: *mut Raw, address: *const u8) -> bool {
         // SAFETY: under the heap's lock.
         unsafe {
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             let found = space::find(address.addr());
             match found {
                 Found::Large(record) => {
@@ -630,34 +878,24 @@ impl Raw {
                 children += 1;
                 below = (*below).younger;
             }
-            // Every heap below, in depth first.
-            let mut at = h;
-            loop {
-                total += (*at).current.load(Ordering::Relaxed);
-                if !(*at).child.is_null() {
-                    at = (*at).child;
-                    continue;
+            walk(h, |at| {
+                if at != h {
+                    total += (*at).account.current();
                 }
-                while at != h && (*at).younger.is_null() {
-                    at = (*at).parent;
-                }
-                if at == h {
-                    break;
-                }
-                at = (*at).younger;
-            }
-            let _guard = (*h).lock.lock();
+            });
+            let _turn = turn::wait(h);
+            let current = (*h).account.current();
             Stats {
-                current: (*h).current.load(Ordering::Relaxed),
-                peak: (*h).peak,
+                current,
+                peak: (*h).account.peak(),
                 reserved: (*h).reserved,
-                total: if (*h).limit == usize::MAX { total } else { (*h).metered.load(Ordering::Relaxed) },
-                limit: if (*h).limit == usize::MAX { 0 } else { (*h).limit },
+                total: total + current,
+                limit: (*h).account.limit(),
                 blocks: ((*h).allocs - (*h).frees) as usize,
                 children,
                 allocs: (*h).allocs,
                 frees: (*h).frees,
-                failed: (*h).failed,
+                failed: (*h).failed.load(Ordering::Relaxed),
             }
         }
     }
@@ -669,7 +907,7 @@ impl Raw {
     pub unsafe fn reset(h: *mut Raw) -> Result<()> {
         // SAFETY: under the heap's lock.
         unsafe {
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             if (*h).pinned != 0 {
                 return Err(Error::fault(Kind::HasArenas, 0));
             }
@@ -693,11 +931,13 @@ impl Raw {
             if !(*h).child.is_null() {
                 return Err(Error::fault(Kind::HasChildren, 0));
             }
-            let guard = (*h).lock.lock();
+            let turn = turn::wait(h);
             if (*h).pinned != 0 {
                 return Err(Error::fault(Kind::HasArenas, 0));
             }
             (*h).alive.store(0, Ordering::Release);
+            // The turn lasts until the end: whoever it may be, nobody enters as the owner of what has ended.
+            (*h).owner.store(0, Ordering::Relaxed);
             let (elder, younger) = ((*h).elder, (*h).younger);
             if !elder.is_null() {
                 (*elder).younger = younger;
@@ -711,7 +951,7 @@ impl Raw {
             (*h).younger = ptr::null_mut();
             // Its parent could be destroyed before the bytes are given back to it: not without TREE.
             release_all(h, false);
-            drop(guard);
+            drop(turn);
             let list = HEAPS.0.get();
             (*h).next_free = ptr::null_mut();
             if (*list).newest.is_null() {
@@ -730,7 +970,7 @@ impl Raw {
         let mut faults = 0;
         // SAFETY: under the heap's lock.
         unsafe {
-            let _guard = (*h).lock.lock();
+            let _turn = turn::wait(h);
             let (mut bytes, mut blocks, mut held, mut reserved) = (0, 0, 0, 0);
             let mut chunk = (*h).chunks;
             while !chunk.is_null() {
@@ -762,13 +1002,14 @@ impl Raw {
                         }
                         block = next;
                     }
-                    let used = (*page).used as usize;
+                    let class = (*page).class as usize;
+                    let spare = class < CLASSES && (*h).classes[class].spare == page;
                     let sound = (*page).first as usize == first
-                        && (*page).chunk == chunk
-                        && used == live
-                        && used + free == (*page).carved as usize
+                        && Page::chunk(page) == chunk
+                        && Page::live(page, spare) == live
+                        && live + free == (*page).carved as usize
                         && (*page).carved <= (*page).capacity
-                        && ((*page).class as usize == CLASSES || (*page).listed == (used < (*page).capacity as usize));
+                        && (class == CLASSES || (*page).listed || live == (*page).capacity as usize);
                     faults += usize::from(!sound);
                     blocks += live;
                     bytes += live * (*page).size as usize;
@@ -790,7 +1031,7 @@ impl Raw {
                 faults += usize::from(space::find((*record).start.addr()) != Found::Large(record));
                 record = (*record).next;
             }
-            faults += usize::from(bytes != (*h).current.load(Ordering::Relaxed));
+            faults += usize::from(bytes != (*h).account.current());
             faults += usize::from(held != (*h).held || reserved != (*h).reserved);
             faults += usize::from((*h).allocs - (*h).frees != blocks as u64);
         }
@@ -802,65 +1043,27 @@ impl Raw {
 
 #[cold]
 unsafe fn failed<T>(h: *mut Raw) -> Result<T> {
-    // SAFETY: under the lock.
-    unsafe { (*h).failed += 1 };
+    // SAFETY: the heap lives.
+    unsafe { (*h).failed.fetch_add(1, Ordering::Relaxed) };
     Err(Error::NoMemory)
 }
 
-/// Counts bytes against all limits that concern the heap. False, and nothing has changed, when one of them is too low.
-#[inline(always)]
-unsafe fn charge(h: *mut Raw, bytes: usize) -> bool {
-    // SAFETY: a heap lives longer than those below it.
-    unsafe { (*h).meter.is_null() || charge_up((*h).meter, bytes) }
-}
-
-unsafe fn charge_up(first: *mut Raw, bytes: usize) -> bool {
-    let mut meter = first;
-    // SAFETY: as above.
-    unsafe {
-        while !meter.is_null() {
-            let limit = (*meter).limit;
-            let more = |have: usize| have.checked_add(bytes).filter(|sum| *sum <= limit);
-            if (*meter).metered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-                discharge_to(first, bytes, meter);
-                return false;
-            }
-            meter = (*meter).outer;
+/// Does what may fail at a limit, and again for each meter at which that was for credit that others had. The caller is in
+/// no heap.
+unsafe fn again<T>(h: *mut Raw, mut call: impl FnMut(&mut *mut Raw) -> Result<T>) -> Result<T> {
+    let mut last = ptr::null_mut();
+    loop {
+        let mut short = ptr::null_mut();
+        let result = call(&mut short);
+        if !matches!(result, Err(Error::NoMemory)) {
+            return result;
         }
-    }
-    true
-}
-
-#[inline(always)]
-unsafe fn discharge(h: *mut Raw, bytes: usize) {
-    // SAFETY: as above.
-    unsafe {
-        if !(*h).meter.is_null() {
-            discharge_to((*h).meter, bytes, ptr::null_mut());
+        // SAFETY: the caller's promise.
+        if short.is_null() || short == last || unsafe { !meter::collect(h, short) } {
+            // SAFETY: as above.
+            return unsafe { failed(h) };
         }
-    }
-}
-
-unsafe fn discharge_to(mut meter: *mut Raw, bytes: usize, end: *mut Raw) {
-    // SAFETY: as above.
-    unsafe {
-        while meter != end {
-            (*meter).metered.fetch_sub(bytes, Ordering::Relaxed);
-            meter = (*meter).outer;
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn count(h: *mut Raw, bytes: usize) {
-    // SAFETY: under the lock.
-    unsafe {
-        let current = (*h).current.load(Ordering::Relaxed) + bytes;
-        (*h).current.store(current, Ordering::Relaxed);
-        if current > (*h).peak {
-            (*h).peak = current;
-        }
-        (*h).allocs += 1;
+        last = short;
     }
 }
 
@@ -872,10 +1075,9 @@ unsafe fn locate(h: *mut Raw, block: *mut u8, found: Found) -> Result<Place> {
         if let Found::Chunk(chunk) = found
             && (*chunk).heap.load(Ordering::Relaxed) == h
         {
-            let offset = block.addr() - chunk.addr();
-            let (bits, bit) = Chunk::bit(chunk, offset);
-            if *bits & bit != 0 && offset & 15 == 0 {
-                return Ok(Place::Small(chunk, Chunk::page(chunk, offset / SLICE)));
+            let (bits, bit) = bit((*chunk).bits, block.addr());
+            if *bits >> bit & 1 != 0 && block.addr() & (MIN_ALIGN - 1) == 0 {
+                return Ok(Place::Small(chunk, Chunk::page_at(chunk, block.addr())));
             }
         }
         locate_other(h, block, found)
@@ -943,63 +1145,79 @@ unsafe fn around(chunk: *mut Chunk, addr: usize) -> Option<usize> {
         if offset / SLICE >= begin / SLICE + (*page).slices as usize {
             return None;
         }
-        let (bits, bit) = Chunk::bit(chunk, offset);
-        (*bits & bit != 0).then_some(offset)
+        let (bits, bit) = bit((*chunk).bits, chunk.addr() + offset);
+        (*bits >> bit & 1 != 0).then_some(offset)
     }
 }
 
 /// A block of a class, or null.
-#[inline(always)]
 unsafe fn pop(h: *mut Raw, class: usize) -> *mut u8 {
-    // SAFETY: under the lock; a page in the list has room.
+    // SAFETY: alone in the heap.
     unsafe {
-        let mut page = (*h).classes[class].head;
-        if page.is_null() {
-            page = new_page(h, class);
-            if page.is_null() {
-                return ptr::null_mut();
+        loop {
+            let mut page = (*h).heads[class];
+            if page == no_page() {
+                page = new_page(h, class);
+                if page.is_null() {
+                    return ptr::null_mut();
+                }
             }
+            if (*page).free.is_null() {
+                if (*page).carved == (*page).capacity {
+                    // Used up: nothing is known of it until a block comes back.
+                    if (*h).classes[class].spare == page {
+                        (*h).classes[class].spare = ptr::null_mut();
+                    }
+                    unlist(h, page);
+                    (*page).used = 1;
+                    continue;
+                }
+                carve(h, page);
+            }
+            (*page).used += 1;
+            return take_block(h, page);
         }
-        let used = (*page).used;
-        if used == 0 && (*h).classes[class].spare == page {
-            (*h).classes[class].spare = ptr::null_mut();
-        }
-        (*page).used = used + 1;
-        let block = take_block(h, page);
-        if used + 1 == (*page).capacity {
-            unlist(h, page);
-        }
-        block
     }
 }
 
-/// Takes a block out of a page that has room, and marks it as live.
-#[inline(always)]
+/// Makes blocks out of what no block was in yet: as many as a slice holds, so that little is touched early.
+unsafe fn carve(h: *mut Raw, page: *mut Page) {
+    // SAFETY: alone in the heap; the bytes behind what is carved are the page's.
+    unsafe {
+        let size = (*page).size as usize;
+        let room = ((*page).capacity - (*page).carved) as usize;
+        let count = room.min((SLICE / size).max(1));
+        let first = Page::chunk(page).cast::<u8>().add((*page).first as usize * SLICE + (*page).carved as usize * size);
+        let mut next = (*page).free;
+        for at in (0..count).rev() {
+            let block = first.add(at * size).cast::<Block>();
+            if (*h).watch {
+                tools::show(block.cast(), size_of::<Block>());
+            }
+            (*block).next = next;
+            if (*h).watch {
+                tools::hide(block.cast(), size_of::<Block>());
+            }
+            next = block;
+        }
+        (*page).free = next;
+        (*page).carved += count as u16;
+    }
+}
+
+/// Takes a block out of a page that has a free one, and marks it as live.
 unsafe fn take_block(h: *mut Raw, page: *mut Page) -> *mut u8 {
     // SAFETY: as above.
     unsafe {
-        let chunk = (*page).chunk;
         if (*h).watch {
             show_next(page);
         }
-        let mut block = (*page).free.cast::<u8>();
-        if block.is_null() {
-            block = chunk.cast::<u8>().add(next_carved(page));
-            (*page).carved += 1;
-        } else {
-            (*page).free = (*block.cast::<Block>()).next;
-        }
-        let (bits, bit) = Chunk::bit(chunk, block.addr() - chunk.addr());
-        *bits |= bit;
-        block
+        let block = (*page).free;
+        (*page).free = (*block).next;
+        let (bits, bit) = bit((*page).bits, block.addr());
+        *bits |= 1 << bit;
+        block.cast()
     }
-}
-
-/// The offset of the block that is carved next.
-#[inline(always)]
-unsafe fn next_carved(page: *mut Page) -> usize {
-    // SAFETY: as above.
-    unsafe { (*page).first as usize * SLICE + (*page).carved as usize * (*page).size as usize }
 }
 
 /// Tells the tool that the block which the page hands out next may be used; its link may be read.
@@ -1009,24 +1227,19 @@ unsafe fn show_next(page: *mut Page) {
     // SAFETY: as above.
     unsafe {
         let (free, size) = ((*page).free, (*page).size as usize);
-        if free.is_null() {
-            tools::show((*page).chunk.cast::<u8>().add(next_carved(page)), size);
-        } else {
-            tools::reveal(free.cast(), size_of::<Block>());
-            let next = (*free).next;
-            tools::show(free.cast(), size);
-            (*free).next = next;
-        }
+        tools::reveal(free.cast(), size_of::<Block>());
+        let next = (*free).next;
+        tools::show(free.cast(), size);
+        (*free).next = next;
     }
 }
 
 /// Takes a live block back.
-#[inline(always)]
 unsafe fn remove(h: *mut Raw, chunk: *mut Chunk, page: *mut Page, block: *mut u8) {
-    // SAFETY: under the lock; the block is the page's, and its bytes are ours now.
+    // SAFETY: alone in the heap; the block is the page's, and its bytes are ours now.
     unsafe {
-        let (bits, bit) = Chunk::bit(chunk, block.addr() - chunk.addr());
-        *bits &= !bit;
+        let (bits, bit) = bit((*chunk).bits, block.addr());
+        *bits &= !(1 << bit);
         let freed = block.cast::<Block>();
         if (*h).watch {
             tools::show(block, size_of::<Block>());
@@ -1036,50 +1249,58 @@ unsafe fn remove(h: *mut Raw, chunk: *mut Chunk, page: *mut Page, block: *mut u8
         if (*h).watch {
             tools::hide(block, (*page).size as usize);
         }
-        let used = (*page).used - 1;
-        (*page).used = used;
-        if !(*page).listed {
-            keep_errno(|| room_again(h, page));
-        } else if used == 0 {
-            let list = &raw mut (*h).classes[(*page).class as usize];
-            if (*list).spare.is_null() {
-                (*list).spare = page;
-            } else {
-                keep_errno(|| room_again(h, page));
-            }
+        (*page).used -= 1;
+        if (*page).used == 0 {
+            keep_errno(|| look_again(h, page));
         }
     }
 }
 
-/// A block was freed in a page that had none free, or that has no other.
+/// A block was freed in a page that was in no list, or that is empty now.
 #[cold]
 #[inline(never)]
-unsafe fn room_again(h: *mut Raw, page: *mut Page) {
-    // SAFETY: under the lock.
+unsafe fn look_again(h: *mut Raw, page: *mut Page) {
+    // SAFETY: alone in the heap.
     unsafe {
         let class = (*page).class as usize;
         if class == CLASSES {
             return release_page(h, page);
         }
-        let list = &raw mut (*h).classes[class];
         if !(*page).listed {
-            (*page).listed = true;
-            (*page).prev = ptr::null_mut();
-            (*page).next = (*list).head;
-            if !(*list).head.is_null() {
-                (*(*list).head).prev = page;
-            }
-            (*list).head = page;
-        }
-        if (*page).used == 0 {
-            if (*list).spare.is_null() {
-                (*list).spare = page;
-            } else {
-                unlist(h, page);
-                (*list).pages -= 1;
-                release_page(h, page);
+            (*page).used = (*page).capacity - 1;
+            list(h, page);
+            if (*page).used != 0 {
+                return;
             }
         }
+        let spare = (*h).classes[class].spare;
+        if spare.is_null() || (*spare).used > 1 {
+            // The spare page counts one block more than it has, so that it may become empty unseen.
+            if !spare.is_null() {
+                (*spare).used -= 1;
+            }
+            (*page).used = 1;
+            (*h).classes[class].spare = page;
+        } else {
+            unlist(h, page);
+            (*h).classes[class].pages -= 1;
+            release_page(h, page);
+        }
+    }
+}
+
+unsafe fn list(h: *mut Raw, page: *mut Page) {
+    // SAFETY: alone in the heap; the page is in no list.
+    unsafe {
+        let head = &raw mut (*h).heads[(*page).class as usize];
+        let next = if *head == no_page() { ptr::null_mut() } else { *head };
+        (*page).listed = true;
+        (*page).prev = ptr::null_mut();
+        (*page).next = next;
+        if !next.is_null() {
+            (*next).prev = page;
+        }
+        *head = page;
     }
 }
 
@@ -1088,7 +1309,7 @@ unsafe fn unlist(h: *mut Raw, page: *mut Page) {
     unsafe {
         let (next, prev) = ((*page).next, (*page).prev);
         if prev.is_null() {
-            (*h).classes[(*page).class as usize].head = next;
+            (*h).heads[(*page).class as usize] = if next.is_null() { no_page() } else { next };
         } else {
             (*prev).next = next;
         }
@@ -1103,7 +1324,7 @@ unsafe fn unlist(h: *mut Raw, page: *mut Page) {
 unsafe fn release_page(h: *mut Raw, page: *mut Page) {
     // SAFETY: under the lock.
     unsafe {
-        let chunk = (*page).chunk;
+        let chunk = Page::chunk(page);
         (*h).held -= (*page).slices as usize * SLICE;
         (*chunk).free |= mask((*page).first as usize, (*page).slices as usize);
         if (*chunk).free == Chunk::all(chunk) && !((*chunk).next.is_null() && (*chunk).prev.is_null()) {
@@ -1196,8 +1417,7 @@ unsafe fn new_page(h: *mut Raw, class: usize) -> *mut Page {
         let page = take_slices(h, want, least, SIZES[class] as usize, class);
         if !page.is_null() {
             (*h).classes[class].pages += 1;
-            (*page).listed = true;
-            (*h).classes[class].head = page;
+            list(h, page);
         }
         page
     }
@@ -1265,7 +1485,8 @@ unsafe fn release_spares(h: *mut Raw) -> bool {
     unsafe {
         for class in 0..CLASSES {
             let page = (*h).classes[class].spare;
-            if !page.is_null() {
+            // One block that is none: it is empty.
+            if !page.is_null() && (*page).used == 1 {
                 (*h).classes[class].spare = ptr::null_mut();
                 (*h).classes[class].pages -= 1;
                 unlist(h, page);
@@ -1327,6 +1548,7 @@ unsafe fn place(h: *mut Raw, how: Fit, bytes: usize) -> (*mut u8, bool) {
                     return (ptr::null_mut(), false);
                 }
                 (*page).used = 1;
+                carve(h, page);
                 (take_block(h, page), false)
             }
             Fit::Units(align) => {
@@ -1378,20 +1600,17 @@ unsafe fn remove_large(h: *mut Raw, record: *mut Unit) {
 }
 
 /// Gives a large block another size that its units hold, and the units that it needs no more back.
-unsafe fn resize_large(h: *mut Raw, record: *mut Unit, bytes: usize) -> Result<NonNull<u8>> {
+unsafe fn resize_large(h: *mut Raw, record: *mut Unit, bytes: usize, short: &mut *mut Raw) -> Result<NonNull<u8>> {
     // SAFETY: under the lock; the record is that of a live block.
     unsafe {
         let (start, old, units) = ((*record).start, (*record).size, bytes.div_ceil(UNIT));
         if bytes > old {
-            if !may_hold(h, bytes - old) || !charge(h, bytes - old) {
-                return failed(h);
+            if !may_hold(h, bytes - old) || !charge(h, bytes - old, short) {
+                return Err(Error::NoMemory);
             }
         } else {
             discharge(h, old - bytes);
         }
-        let current = (*h).current.load(Ordering::Relaxed) - old + bytes;
-        (*h).current.store(current, Ordering::Relaxed);
-        (*h).peak = (*h).peak.max(current);
         (*h).held = (*h).held - old + bytes;
         (*record).size = bytes;
         let tail = (*record).units - units;
@@ -1425,8 +1644,7 @@ unsafe fn resize_large(h: *mut Raw, record: *mut Unit, bytes: usize) -> Result<N
 unsafe fn release_all(h: *mut Raw, keep: bool) {
     // SAFETY: under the lock.
     unsafe {
-        discharge(h, (*h).current.load(Ordering::Relaxed));
-        (*h).current.store(0, Ordering::Relaxed);
+        meter::discharge_all(h);
         (*h).frees = (*h).allocs;
         (*h).held = 0;
         while !(*h).larges.is_null() {
@@ -1435,7 +1653,8 @@ unsafe fn release_all(h: *mut Raw, keep: bool) {
             (*h).reserved -= (*record).units * UNIT;
             space::give_large(record, (*h).watch);
         }
-        (*h).classes = [Class { head: ptr::null_mut(), spare: ptr::null_mut(), pages: 0 }; CLASSES];
+        (*h).heads = [no_page(); CLASSES];
+        (*h).classes = [Class::NONE; CLASSES];
         let mut chunk = (*h).chunks;
         (*h).chunks = ptr::null_mut();
         (*h).roomy = ptr::null_mut();

@@ -2,8 +2,8 @@
 //! are freed one by one, or all at once when the heap is reset or destroyed, which costs pages, not blocks.
 //!
 //! Owns: the units that heaps are made of and the map from addresses to them ([`space`]), the pages of a chunk
-//! ([`chunk`]), size classes ([`classes`]), the heap as C sees it ([`Raw`]) and, over it, a safe type ([`Heap`]). Uses:
-//! `allokit-platform` for address space, the lock and fork, `allokit-core` for the rules. No backend: heaps take memory
+//! ([`chunk`]), size classes ([`classes`]), limits ([`meter`]), the way into a heap ([`turn`]), the heap as C sees it ([`Raw`]) and,
+//! over it, a safe type ([`Heap`]). Uses: `allokit-platform` for address space, the lock, fences and fork, `allokit-core` for the rules. No backend: heaps take memory
 //! from the system themselves, so that they are the same over every backend.
 //!
 //! In short: a heap takes *chunks* of 16 or 64 KiB, made of units of 16 KiB; a chunk is divided into slices of 1 KiB; some
@@ -11,7 +11,7 @@
 //! For each unit a map tells the chunk, and so the heap: that is how a bare pointer finds its owner. A chunk's head has a
 //! bit for each 16 bytes that says whether a live block begins there, so a wrong or second free is always noticed.
 //!
-//! Invariants: all of a heap but its limit's count is touched under its lock; nobody holds two heaps' locks. A call that
+//! Invariants: all of a heap but its limit's count is touched by one thread at a time ([`turn`]); nobody is in two heaps. A call that
 //! fails has changed nothing. Nothing here panics or prints: misuse comes back as a [`Fault`], and whoever called decides
 //! by policy what becomes of it. The locks nest: tree, heap, space. Records of heaps are never given back, so a pointer to a
 //! heap that has ended can be looked at.
@@ -23,15 +23,17 @@ extern crate std;
 mod chunk;
 mod classes;
 mod heap;
+mod meter;
 mod safe;
 mod space;
+mod turn;
 
 #[cfg(test)]
 mod property;
 #[cfg(test)]
 mod tests;
 
-pub use heap::{Raw, find, free_any, register_fork};
+pub use heap::{Census, Raw, census, find, free_any, register_fork};
 pub use safe::Heap;
 pub use space::Figures;
 pub use space::figures;

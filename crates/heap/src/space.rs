@@ -4,15 +4,17 @@
 //! buddy system: free runs of 2^k units, aligned to their length, in a list for each k; a request that is no power of two
 //! gives its tail back at once. A run longer than the largest buddy is a mapping of its own and is given back to the system.
 //!
-//! Free runs are *dirty* (their memory is still there) or *clean* (it reads as zero); buddies of one kind are merged. Up to
-//! [`KEEP`] bytes stay dirty; what comes back beyond that is given to the system at once.
+//! Free runs are *dirty* (their memory is still there) or *clean* (it reads as zero); buddies of one kind are merged. What
+//! stays dirty is as much as heaps lately used at the same time, between [`KEEP`] and [`KEEP_MOST`], or a quarter of what they
+//! use now; what comes back beyond that is given to the system at once. "Lately" fades, a quarter each [`FADE_MS`], when
+//! heaps take or give units.
 //!
 //! Invariant: the entry of a unit is null (not ours), [`FREE`], a chunk that owns it, or the record of the large block it
 //! belongs to; it changes only under LOCK or by the run's owner.
 
 use crate::chunk::Chunk;
 use crate::heap::Raw;
-use allokit_platform::{AddressMap, Lock, pages, tools};
+use allokit_platform::{AddressMap, Lock, clock, pages, tools};
 use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -24,12 +26,15 @@ pub(crate) const UNIT: usize = 1 << UNIT_SHIFT;
 const ORDERS: usize = if cfg!(miri) { 7 } else { 11 };
 const RESERVE_FIRST: usize = if cfg!(miri) { UNIT << (ORDERS - 1) } else { 4 << 20 };
 const RESERVE_MOST: usize = if cfg!(miri) { UNIT << (ORDERS - 1) } else { 64 << 20 };
-/// How much free memory stays at hand.
+/// How much free memory stays at hand in any case, and how much at most because it was in use lately.
 const KEEP: usize = 8 << 20;
+const KEEP_MOST: usize = 20 << 20;
+const FADE_MS: u64 = 100;
 
 /// The root of the map has so many entries: 2 MiB of zeroes; a leaf, 5 MiB, for each GiB. Under Miri it should be small.
 const ROOT: usize = if cfg!(miri) { 1 << 20 } else { 1 << 18 };
 const UNITS_PER_LEAF: usize = (1 << 48) / ROOT / UNIT;
+const LEAF_SHIFT: u32 = 48 - ROOT.ilog2();
 
 #[repr(C)]
 struct Leaf {
@@ -65,6 +70,9 @@ const CLEAN: u8 = 2;
 const FREE: *mut u8 = ptr::without_provenance_mut(2);
 /// In an entry: it is a large block's record.
 const LARGE: usize = 1;
+/// In an entry: it is a chunk. Records and [`FREE`] do not have this bit.
+const CHUNK: usize = 4;
+const _: () = assert!(align_of::<Unit>() > CHUNK);
 
 /// What lies at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +103,8 @@ struct State {
     dirty: Lists,
     clean: Lists,
     next_reservation: usize,
+    /// When [`HIGH`] faded the last time, in ms.
+    faded: u64,
 }
 
 struct Shared(UnsafeCell<State>);
@@ -103,12 +113,15 @@ unsafe impl Sync for Shared {}
 
 const NO_LISTS: Lists = Lists { heads: [ptr::null_mut(); ORDERS], filled: 0 };
 static STATE: Shared =
-    Shared(UnsafeCell::new(State { dirty: NO_LISTS, clean: NO_LISTS, next_reservation: RESERVE_FIRST }));
+    Shared(UnsafeCell::new(State { dirty: NO_LISTS, clean: NO_LISTS, next_reservation: RESERVE_FIRST, faded: 0 }));
 static LOCK: Lock = Lock::new();
 
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
 static USED: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 static UNUSED: AtomicUsize = AtomicUsize::new(0);
+/// The most that was used, lately. Written under LOCK.
+static HIGH: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of all heaps.
 #[derive(Clone, Copy, Debug)]
@@ -128,15 +141,32 @@ pub fn figures() -> Figures {
     }
 }
 
+/// What all heaps have, and the most that they had.
+pub(crate) fn used_and_peak() -> (usize, usize) {
+    let used = USED.load(Ordering::Relaxed);
+    (used, PEAK.load(Ordering::Relaxed).max(used))
+}
+
+/// So many bytes more are used.
+fn count_used(bytes: usize) -> usize {
+    let used = USED.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    if used > PEAK.load(Ordering::Relaxed) {
+        PEAK.fetch_max(used, Ordering::Relaxed);
+    }
+    used
+}
+
 /// The lock of free runs, for fork.
 pub(crate) fn lock() -> &'static Lock {
     &LOCK
 }
 
+#[inline(always)]
 fn index(addr: usize) -> usize {
     (addr >> UNIT_SHIFT) & (UNITS_PER_LEAF - 1)
 }
 
+#[inline(always)]
 fn leaf(addr: usize) -> *mut Leaf {
     // The map looks at 48 bits only.
     if addr >> 48 == 0 { MAP.leaf(addr).cast() } else { ptr::null_mut() }
@@ -158,8 +188,23 @@ pub(crate) fn find(addr: usize) -> Found {
     } else if entry.addr() & LARGE != 0 {
         Found::Large(entry.map_addr(|addr| addr & !LARGE).cast())
     } else {
-        Found::Chunk(entry.cast())
+        Found::Chunk(entry.wrapping_byte_sub(CHUNK).cast())
     }
+}
+
+/// Whether there is a chunk at an address, and which. What [`find`] says, in as few instructions as can be.
+#[inline(always)]
+pub(crate) fn chunk_at(addr: usize) -> (bool, *mut Chunk) {
+    if addr >> LEAF_SHIFT >= ROOT {
+        return (false, ptr::null_mut());
+    }
+    let leaf = MAP.leaf(addr).cast::<Leaf>();
+    if leaf.is_null() {
+        return (false, ptr::null_mut());
+    }
+    // SAFETY: as in `find`.
+    let entry = unsafe { (*leaf).entries[index(addr)].load(Ordering::Acquire) };
+    (entry.addr() & CHUNK != 0, entry.wrapping_byte_sub(CHUNK).cast())
 }
 
 /// The record of the unit at an address of ours; null elsewhere.
@@ -182,7 +227,7 @@ fn set(start: *mut u8, units: usize, entry: *mut u8) {
 
 /// Says that a run is a chunk.
 pub(crate) fn set_chunk(start: *mut u8, units: usize) {
-    set(start, units, start);
+    set(start, units, start.wrapping_byte_add(CHUNK));
 }
 
 /// The record of a run that becomes a large block; [`publish`] follows.
@@ -243,7 +288,11 @@ pub(crate) fn take(units: usize, align: usize) -> Option<Run> {
             push(lists(state, kind), kind, start.add(at * UNIT), piece);
             at += 1 << piece;
         }
-        USED.fetch_add(units * UNIT, Ordering::Relaxed);
+        let used = count_used(units * UNIT);
+        if used > HIGH.load(Ordering::Relaxed) {
+            HIGH.store(used, Ordering::Relaxed);
+        }
+        fade(state);
         Some(Run { start, zero: kind == CLEAN, mapped: 0 })
     }
 }
@@ -350,23 +399,67 @@ fn lists(state: &mut State, kind: u8) -> &mut Lists {
 /// Under LOCK.
 unsafe fn clean_all(state: &mut State) -> bool {
     let mut any = false;
-    // SAFETY: the caller's promise; free runs hold nothing.
+    // SAFETY: the caller's promise.
     unsafe {
-        while state.dirty.filled != 0 {
-            let order = state.dirty.filled.trailing_zeros() as usize;
-            let record = state.dirty.heads[order];
-            unlink(&mut state.dirty, record);
-            let start = (*record).start;
-            if !pages::purge(start, UNIT << order) {
-                // Locked pages: they stay as they are, and whoever gets them must not take them for zero.
-                push(&mut state.dirty, DIRTY, start, order);
-                break;
-            }
-            merge(&mut state.clean, CLEAN, start, order);
+        while clean_one(state, false) {
             any = true;
         }
     }
     any
+}
+
+/// Gives one dirty run to the system, the longest or the shortest one. False when there is none that can be.
+///
+/// # Safety
+/// Under LOCK.
+unsafe fn clean_one(state: &mut State, longest: bool) -> bool {
+    let filled = state.dirty.filled;
+    if filled == 0 {
+        return false;
+    }
+    let order = if longest { filled.ilog2() } else { filled.trailing_zeros() } as usize;
+    // SAFETY: the caller's promise; free runs hold nothing.
+    unsafe {
+        let record = state.dirty.heads[order];
+        unlink(&mut state.dirty, record);
+        let start = (*record).start;
+        if !pages::purge(start, UNIT << order) {
+            // Locked pages: they stay as they are, and whoever gets them must not take them for zero.
+            push(&mut state.dirty, DIRTY, start, order);
+            return false;
+        }
+        merge(&mut state.clean, CLEAN, start, order);
+    }
+    true
+}
+
+/// How many bytes may stay dirty.
+fn kept() -> usize {
+    let lately = HIGH.load(Ordering::Relaxed).min(KEEP_MOST);
+    lately.max(USED.load(Ordering::Relaxed) / 4).max(KEEP)
+}
+
+/// Forgets some of what was used lately, and gives to the system what may no longer stay.
+///
+/// # Safety
+/// Under LOCK.
+unsafe fn fade(state: &mut State) {
+    if UNUSED.load(Ordering::Relaxed) <= KEEP {
+        return;
+    }
+    let now = clock::now_ms();
+    let times = (now - state.faded.min(now)) / FADE_MS;
+    if times != 0 {
+        state.faded = now;
+        let used = USED.load(Ordering::Relaxed);
+        let mut high = HIGH.load(Ordering::Relaxed).max(used);
+        for _ in 0..times.min(32) {
+            high -= (high - used) / 4;
+        }
+        HIGH.store(high, Ordering::Relaxed);
+    }
+    // SAFETY: the caller's promise; free runs hold nothing.
+    unsafe { while UNUSED.load(Ordering::Relaxed) > kept() && clean_one(state, true) {} }
 }
 
 /// Takes address space. False when there is none.
@@ -428,15 +521,16 @@ pub(crate) unsafe fn give(start: *mut u8, units: usize) {
     let mut kind = DIRTY;
     // SAFETY: the caller's promise: the run is ours until it is in a list.
     unsafe {
-        if UNUSED.load(Ordering::Relaxed) + bytes > KEEP && pages::purge(start, bytes) {
+        if UNUSED.load(Ordering::Relaxed) + bytes > kept() && pages::purge(start, bytes) {
             kind = CLEAN;
         }
         set(start, units, FREE);
         let _guard = LOCK.lock();
         let state = &mut *STATE.0.get();
         spread(lists(state, kind), kind, start, units);
+        USED.fetch_sub(bytes, Ordering::Relaxed);
+        fade(state);
     }
-    USED.fetch_sub(bytes, Ordering::Relaxed);
 }
 
 /// A run longer than buddies are.
@@ -454,7 +548,7 @@ fn map(units: usize, align: usize) -> Option<Run> {
         return None;
     }
     RESERVED.fetch_add(bytes, Ordering::Relaxed);
-    USED.fetch_add(bytes, Ordering::Relaxed);
+    count_used(bytes);
     Some(Run { start, zero: true, mapped })
 }
 
@@ -530,6 +624,25 @@ mod tests {
         assert_eq!(find(run.start.addr() | 1 << 60), Found::Nothing);
         // SAFETY: taken above.
         unsafe { give(run.start, 1) };
+    }
+
+    #[test]
+    #[cfg(not(miri))] // which has not so much memory, and whose clock is its own
+    fn what_was_used_lately_stays_and_fades() {
+        let _alone = crate::tests::alone();
+        let runs = |count: usize| (0..count).map(|_| take(64, 1).unwrap().start).collect::<Vec<_>>();
+        let unused = || UNUSED.load(Ordering::Relaxed);
+        // SAFETY: taken here, and no longer used.
+        let give_all = |runs: Vec<*mut u8>| runs.into_iter().for_each(|start| unsafe { give(start, 64) });
+        give_all(runs(18));
+        assert!(unused() >= 18 << 20, "{}", unused());
+        give_all(runs(100));
+        assert!(unused() > 16 << 20 && unused() <= KEEP_MOST, "{}", unused());
+        for _ in 0..20 {
+            std::thread::sleep(std::time::Duration::from_millis(FADE_MS + 10));
+            give_all(runs(1));
+        }
+        assert!(unused() <= KEEP + (1 << 20), "{}", unused());
     }
 
     #[test]

@@ -116,6 +116,9 @@ fn impossible_sizes() {
     let _alone = alone();
     let h = heap(0);
     for size in [usize::MAX, isize::MAX as usize, isize::MAX as usize - 15, 1 << 60] {
+        if cfg!(miri) && size == 1 << 60 {
+            continue; // the interpreter ends where a system refuses
+        }
         assert_eq!(h.alloc(size), Err(Error::NoMemory));
         assert_eq!(h.alloc_aligned(size, 4096), Err(Error::NoMemory));
         assert_eq!(h.calloc(1, size), Err(Error::NoMemory));
@@ -129,7 +132,7 @@ fn impossible_sizes() {
         h.free(block).unwrap();
     }
     assert_eq!((h.check(), h.stats().current), (0, 0));
-    assert_eq!(h.stats().failed, 12); // products that are no size are not asked for
+    assert_eq!(h.stats().failed, if cfg!(miri) { 9 } else { 12 }); // products that are no size are not asked for
 }
 
 #[test]
@@ -415,6 +418,94 @@ fn threads_share_a_heap_and_hand_blocks_over() {
     });
     let stats = h.stats();
     assert_eq!((stats.blocks, stats.total, h.check()), (0, 0, 0));
+}
+
+/// One thread has the heap to itself for long, and others come in between: the account stays right, and nothing is lost.
+#[test]
+fn an_owner_gives_way() {
+    let _alone = alone();
+    let top = heap(200_000);
+    let h = top.child(&Options::USUAL).unwrap();
+    let (rounds, visits) = if cfg!(miri) { (120, 3) } else { (300_000, 40) };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut own: Vec<NonNull<u8>> = Vec::new();
+            for round in 0..rounds {
+                own.push(h.alloc(16 + round % 300).unwrap());
+                if own.len() > 20 {
+                    // SAFETY: ours, once.
+                    unsafe { h.free(own.swap_remove(round % 20)).unwrap() };
+                }
+            }
+            for block in own {
+                // SAFETY: as above.
+                unsafe { h.free(block).unwrap() };
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut visit = 0;
+        while visit < visits && !done.load(std::sync::atomic::Ordering::Relaxed) {
+            visit += 1;
+            std::thread::sleep(std::time::Duration::from_micros(300 * visit));
+            match visit % 4 {
+                0 => assert_eq!(h.check(), 0),
+                1 => assert!(h.stats().blocks <= 21),
+                // All that the limit allows: what the owner has in reserve is collected.
+                2 => {
+                    let all: Vec<_> = std::iter::from_fn(|| top.alloc(10_000).ok()).take(18).collect();
+                    assert_eq!(all.len(), 18);
+                    // SAFETY: as above.
+                    all.into_iter().for_each(|block| unsafe { top.free(block).unwrap() });
+                }
+                // SAFETY: as above.
+                _ => unsafe { h.free(h.alloc(64).unwrap()).unwrap() },
+            }
+        }
+    });
+    let stats = h.stats();
+    assert_eq!((stats.blocks, stats.current, stats.allocs, h.check()), (0, 0, stats.frees, 0));
+    assert_eq!((top.stats().total, top.check()), (0, 0));
+}
+
+/// Others come in at every moment that there is: what one of two has counted is not lost to the other.
+#[test]
+fn an_owner_is_disturbed_often() {
+    let _alone = alone();
+    let h = heap(0);
+    let visits = if cfg!(miri) { 12 } else { 60_000 };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let pair = || {
+        let block = h.alloc(64).unwrap();
+        // SAFETY: ours, once.
+        unsafe {
+            block.write_bytes(1, 64);
+            h.free(block).unwrap();
+        }
+    };
+    let pairs = std::thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            let mut pairs = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                pair();
+                pairs += 1;
+            }
+            pairs
+        });
+        for visit in 0..visits {
+            pair();
+            // Long enough for the other one to become the owner again.
+            (0..visit % 200).for_each(|_| std::hint::spin_loop());
+            if cfg!(miri) {
+                std::thread::sleep(std::time::Duration::from_micros(500));
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        owner.join().unwrap()
+    });
+    let stats = h.stats();
+    assert_eq!((stats.allocs, stats.frees, stats.current), (pairs + visits, pairs + visits, 0));
+    assert_eq!(h.check(), 0);
 }
 
 #[test]

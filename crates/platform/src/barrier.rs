@@ -29,6 +29,23 @@ pub fn light() {
     }
 }
 
+/// Whether the frequent side's fence is none for the processor, once [`prepare`] was called. What is worth its while only then
+/// may leave the fence out when this was true: see [`lightest`].
+#[must_use]
+pub fn costs_nothing() -> bool {
+    KIND.load(Ordering::Relaxed) == ASYMMETRIC || cfg!(miri)
+}
+
+/// The frequent side's fence where [`costs_nothing`] was true. The interpreter has a real one.
+#[inline(always)]
+pub fn lightest() {
+    if cfg!(miri) {
+        fence(Ordering::SeqCst);
+    } else {
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
 /// The rare side's fence, between its store and its load. False when it could not be made: nothing may then be concluded
 /// from what is loaded.
 #[must_use]

@@ -1,7 +1,52 @@
-//! The end of a thread.
+//! What a thread is called while it lives, and the end of one.
 
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A number of the calling thread's own, never 0; a later thread may have it again once this one has ended. One instruction
+/// where the thread's own block is known.
+#[inline(always)]
+#[must_use]
+pub fn identity() -> usize {
+    cfg_if::cfg_if! {
+        if #[cfg(all(target_os = "linux", target_arch = "x86_64", target_pointer_width = "64", not(miri)))] {
+            let block: usize;
+            // SAFETY: the ABI has the thread's block begin with its own address.
+            unsafe {
+                core::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) block, options(nostack, preserves_flags, readonly, pure));
+            }
+            block
+        } else if #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))] {
+            let block: usize;
+            // SAFETY: reads a register that is the thread's for as long as it lives.
+            unsafe { core::arch::asm!("mrs {}, tpidr_el0", out(reg) block, options(nostack, preserves_flags, nomem, pure)) };
+            block
+        } else {
+            // SAFETY: no precondition.
+            unsafe { libc::pthread_self() as usize }
+        }
+    }
+}
+
+/// Lets others run: the processor at first, then for a while, so that a waiting thread of a higher priority does not keep
+/// the one that it waits for from going on. Keeps `errno`.
+pub fn pause(turn: usize) {
+    if turn < 100 {
+        core::hint::spin_loop();
+        return;
+    }
+    crate::keep_errno(|| {
+        // SAFETY: no precondition; the time is valid.
+        unsafe {
+            if turn < 200 || cfg!(miri) {
+                libc::sched_yield();
+            } else {
+                let time = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+                libc::nanosleep(&raw const time, core::ptr::null_mut());
+            }
+        }
+    });
+}
 
 /// A function that a thread calls when it ends, if it has set a value: a pthread key with a destructor. std's
 /// thread-local destructors would allocate when they are registered.

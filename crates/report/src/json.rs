@@ -1,11 +1,11 @@
 //! Statistics as one JSON object; figures that are not known are null.
 
-use crate::{FIELDS, Head, Tracking};
+use crate::{FIELDS, Head, Owners, Tracking};
 use allokit_core::Stats;
 use core::fmt;
 use json_write::JsonWrite;
 
-pub(crate) fn write(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write) -> fmt::Result {
+pub(crate) fn write(head: &Head<'_>, stats: &Stats, owners: &[Owners], mut out: &mut dyn fmt::Write) -> fmt::Result {
     let out = &mut out;
     out.open_object()?;
     let tracking = match head.tracking {
@@ -29,6 +29,34 @@ pub(crate) fn write(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write
         out.key(field.name)?;
         out.keyval_sep()?;
         out.value(field.get(stats))?;
+    }
+    out.close_object()?;
+    out.val_sep()?;
+    out.key("owners")?;
+    out.keyval_sep()?;
+    out.open_object()?;
+    for (index, one) in owners.iter().enumerate() {
+        if index > 0 {
+            out.val_sep()?;
+        }
+        out.key(one.kind)?;
+        out.keyval_sep()?;
+        out.open_object()?;
+        let figures = [
+            ("live", Some(one.live)),
+            ("reserved_bytes", Some(one.reserved)),
+            ("used_bytes", one.used),
+            ("peak_bytes", Some(one.peak)),
+        ];
+        for (index, (key, value)) in figures.into_iter().enumerate() {
+            if index > 0 {
+                out.val_sep()?;
+            }
+            out.key(key)?;
+            out.keyval_sep()?;
+            out.value(value)?;
+        }
+        out.close_object()?;
     }
     out.close_object()?;
     out.close_object()?;

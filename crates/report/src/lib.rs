@@ -46,6 +46,21 @@ pub struct Head<'a> {
     pub tracking: Tracking,
 }
 
+/// What all owners of a kind have: heaps, arenas and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owners {
+    /// What one is called.
+    pub kind: &'static str,
+    /// How many live.
+    pub live: u64,
+    /// Bytes that they hold.
+    pub reserved: u64,
+    /// Bytes of their live blocks, where that is known.
+    pub used: Option<u64>,
+    /// The most that `reserved` has been.
+    pub peak: u64,
+}
+
 /// The forms that statistics can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -61,11 +76,17 @@ pub enum Format {
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_stats(format: Format, head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) -> fmt::Result {
+pub fn write_stats(
+    format: Format,
+    head: &Head<'_>,
+    stats: &Stats,
+    owners: &[Owners],
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
     match format {
-        Format::Text => text::write(head, stats, out),
-        Format::Json => json::write(head, stats, out),
-        Format::Prometheus => prometheus::write(head, stats, out),
+        Format::Text => text::write(head, stats, owners, out),
+        Format::Json => json::write(head, stats, owners, out),
+        Format::Prometheus => prometheus::write(head, stats, owners, out),
     }
 }
 

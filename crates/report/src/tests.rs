@@ -1,12 +1,18 @@
 //! Each format, read back by something that knows it.
 
-use crate::{FIELDS, Format, Head, Tracking, leak_heading, leak_row, write_stats};
+use crate::{FIELDS, Format, Head, Owners, Tracking, leak_heading, leak_row, write_stats};
 use allokit_core::{Known, Stats};
 use std::collections::HashMap;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
 const HEAD: Head<'_> = Head { version: "0.1.0", backend: "native", tracking: Tracking::Sites };
+
+const OWNERS: &[Owners] = &[
+    Owners { kind: "heap", live: 2, reserved: 1 << 20, used: Some(4096), peak: 1 << 21 },
+    Owners { kind: "arena", live: 0, reserved: 0, used: None, peak: 65536 },
+    Owners { kind: "pool", live: 0, reserved: 0, used: None, peak: 0 },
+];
 
 fn all_known() -> Stats {
     Stats {
@@ -27,7 +33,7 @@ fn all_known() -> Stats {
 
 fn written(format: Format, head: &Head<'_>, stats: &Stats) -> String {
     let mut text = String::new();
-    write_stats(format, head, stats, &mut text).unwrap();
+    write_stats(format, head, stats, OWNERS, &mut text).unwrap();
     text
 }
 
@@ -43,6 +49,8 @@ allokit 0.1.0, backend native, tracking sites
   committed                          65536 bytes
   mapped peak         18446744073709551615 bytes
   threads            1
+  heaps              2 live        1048576 bytes, 4096 used, peak 2097152
+  arenas             0 live              0 bytes, unknown used, peak 65536
 ";
     assert_eq!(written(Format::Text, &HEAD, &all_known()), expected);
 }
@@ -63,7 +71,9 @@ allokit 0.1.0, backend system, built without tracking
   mapped peak                      unknown bytes
   threads      unknown
 ";
-    assert_eq!(written(Format::Text, &head, &stats), expected);
+    let written_with = written(Format::Text, &head, &stats);
+    assert!(written_with.starts_with(expected) && written_with.contains("\n  arenas  "), "{written_with}");
+    assert!(!written_with.contains("pools"), "{written_with}");
     let off = written(Format::Text, &Head { tracking: Tracking::Off, ..HEAD }, &stats);
     assert!(off.starts_with("allokit 0.1.0, backend native, tracking off\n"));
 }
@@ -83,6 +93,10 @@ fn json() {
         for field in FIELDS {
             assert_eq!(fields[field.name].as_u64(), field.get(&stats), "{}", field.name);
         }
+        let heaps = &value["owners"]["heap"];
+        assert_eq!((heaps["live"].as_u64(), heaps["reserved_bytes"].as_u64()), (Some(2), Some(1 << 20)));
+        assert_eq!((heaps["used_bytes"].as_u64(), heaps["peak_bytes"].as_u64()), (Some(4096), Some(1 << 21)));
+        assert!(value["owners"]["arena"]["used_bytes"].is_null());
         assert!(fields["peak_bytes"].is_null() && fields["mapped_peak_bytes"].as_u64() == Some(u64::MAX));
     }
 }
@@ -93,13 +107,20 @@ fn prometheus() {
     stats.known = Known(stats.known.0 & !Known::RESERVED_BYTES.0);
     let text = written(Format::Prometheus, &HEAD, &stats);
     let (mut types, mut helps, mut values) = (HashMap::new(), Vec::new(), HashMap::new());
+    let mut owners = HashMap::new();
     for line in text.lines() {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
             ["#", "HELP", name, ..] => helps.push(name.to_string()),
             ["#", "TYPE", name, kind] => _ = types.insert(name.to_string(), kind),
             [sample, value] => {
-                let name = sample.strip_suffix("{backend=\"native\"}").unwrap();
+                let (name, labels) = sample.split_once("{backend=\"native\"").unwrap();
+                if let Some(kind) = labels.strip_prefix(",kind=\"").and_then(|kind| kind.strip_suffix("\"}")) {
+                    assert!(types.contains_key(name) && helps.last().unwrap() == name);
+                    owners.insert((name.to_string(), kind.to_string()), value.parse::<u64>().unwrap());
+                    continue;
+                }
+                assert_eq!(labels, "}");
                 assert!(types.contains_key(name) && helps.last().unwrap() == name);
                 values.insert(name.to_string(), value.parse::<u64>().unwrap());
             }
@@ -107,6 +128,10 @@ fn prometheus() {
         }
     }
     assert_eq!(values.len(), FIELDS.len() - 1);
+    // Three kinds with three figures, and one whose use is known.
+    assert_eq!(owners.len(), 10);
+    assert_eq!(owners[&("allokit_owners_used_bytes".to_string(), "heap".to_string())], 4096);
+    assert_eq!(owners[&("allokit_owners_peak_bytes".to_string(), "arena".to_string())], 65536);
     assert_eq!(values["allokit_alloc_count_total"], 123);
     assert_eq!(values["allokit_free_bytes_total"], 4467);
     assert_eq!((types["allokit_free_bytes_total"], types["allokit_peak_bytes"]), ("counter", "gauge"));

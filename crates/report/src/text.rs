@@ -1,6 +1,6 @@
 //! Statistics as a table for a person.
 
-use crate::{Head, Tracking};
+use crate::{Head, Owners, Tracking};
 use allokit_core::{Known, Stats};
 use core::fmt;
 
@@ -16,7 +16,7 @@ impl fmt::Display for Cell {
     }
 }
 
-pub(crate) fn write(head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) -> fmt::Result {
+pub(crate) fn write(head: &Head<'_>, stats: &Stats, owners: &[Owners], out: &mut dyn fmt::Write) -> fmt::Result {
     let tracking = match head.tracking {
         Tracking::None => "built without tracking",
         Tracking::Off => "tracking off",
@@ -45,5 +45,11 @@ pub(crate) fn write(head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) ->
     for (label, bytes) in rows {
         writeln!(out, "  {label:<11}{bytes:>29} bytes")?;
     }
-    writeln!(out, "  {:<11}{:>9}", "threads", figure(Known::THREADS, stats.threads))
+    writeln!(out, "  {:<11}{:>9}", "threads", figure(Known::THREADS, stats.threads))?;
+    // Of what the program has never had there is no line.
+    for Owners { kind, live, reserved, used, peak } in owners.iter().filter(|owners| owners.live + owners.peak != 0) {
+        let (used, s, width) = (Cell(*used), "s", 11 - kind.len());
+        writeln!(out, "  {kind}{s:<width$}{live:>9} live{reserved:>15} bytes, {used} used, peak {peak}")?;
+    }
+    Ok(())
 }

@@ -544,7 +544,7 @@ pub unsafe fn stats_get(out: *mut Stats) -> bool {
 /// Those of the writer.
 pub fn stats_write(format: Format, out: &mut dyn fmt::Write) -> fmt::Result {
     let head = Head { version: allokit_core::VERSION, backend: Selected::NAME, tracking: tracking() };
-    write_stats(format, &head, &stats(), out)?;
+    write_stats(format, &head, &stats(), &crate::heap::owners(), out)?;
     if format == Format::Text {
         let mut own = Heading { out, backend: Selected::NAME, written: false };
         Selected::write_own_stats(&mut own)?;

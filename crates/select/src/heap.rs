@@ -11,6 +11,7 @@ use allokit_arena::{Label, Source};
 use allokit_core::{Backend, FaultKind, Known, MIN_ALIGN, Others, Stats};
 use allokit_heap::{Error, Fault, Kind, Options, Raw};
 use allokit_platform::{Lock, abort, errno, stderr::Stderr};
+use allokit_report::Owners;
 use core::ffi::{c_char, c_void};
 use core::fmt::Write;
 use core::ptr::{self, NonNull};
@@ -188,6 +189,30 @@ pub(crate) fn add_figures(stats: &mut Stats) {
             stats.mapped_peak_bytes = stats.mapped_peak_bytes.max(stats.committed_bytes);
         }
     }
+}
+
+/// What heaps, arenas and the like have, for the statistics.
+pub(crate) fn owners() -> [Owners; 5] {
+    use allokit_arena::census;
+    let heaps = allokit_heap::census();
+    let of = |kind, from: &census::Census| {
+        let figures = from.figures();
+        let (live, reserved, peak) = (figures.live as u64, figures.reserved as u64, figures.peak as u64);
+        Owners { kind, live, reserved, used: None, peak }
+    };
+    [
+        Owners {
+            kind: "heap",
+            live: heaps.live as u64,
+            reserved: heaps.reserved as u64,
+            used: Some(heaps.used as u64),
+            peak: heaps.peak as u64,
+        },
+        of("arena", &census::ARENAS),
+        of("region", &census::REGIONS),
+        of("pool", &census::POOLS),
+        of("stack", &census::STACKS),
+    ]
 }
 
 // ---- faults ----
@@ -383,22 +408,21 @@ pub mod heaps {
     pub unsafe fn alloc(h: *mut Raw, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !lives(h, "alloc", Place::NONE) {
-                return ptr::null_mut();
-            }
-            match Raw::alloc(h, size) {
-                Ok(block) => block.as_ptr(),
-                Err(error) => no_block(h, error, size),
-            }
+            let block = Raw::alloc_quick(h, size);
+            if block.is_null() { alloc_slow(h, size) } else { block }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn no_block(h: *mut Raw, error: Error, size: usize) -> *mut u8 {
-        // SAFETY: it lives.
-        settle::<()>(Err(error), "alloc", || unsafe { owner(h) }, Place::NONE, size);
-        ptr::null_mut()
+    unsafe fn alloc_slow(h: *mut Raw, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !lives(h, "alloc", Place::NONE) {
+                return ptr::null_mut();
+            }
+            pointer(settle(Raw::alloc_slow(h, size), "alloc", || owner(h), Place::NONE, size))
+        }
     }
 
     /// `ak_heap_calloc`
@@ -444,23 +468,27 @@ pub mod heaps {
     /// `ak_heap_free`
     #[inline]
     pub unsafe fn free(h: *mut Raw, block: *mut u8, here: Place) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise; null is in no chunk.
         unsafe {
-            if !block.is_null()
-                && lives(h, "free", here)
-                && let Err(error) = Raw::free(h, block)
-            {
-                free_fault(h, error, here);
+            if !Raw::free_quick(h, block) {
+                free_slow(h, block, here);
             }
         }
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn free_fault(h: *mut Raw, error: Error, here: Place) {
-        let _errno = errno::Saved::new();
-        // SAFETY: it lives.
-        settle::<()>(Err(error), "free", || unsafe { owner(h) }, here, 0);
+    unsafe fn free_slow(h: *mut Raw, block: *mut u8, here: Place) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !block.is_null()
+                && lives(h, "free", here)
+                && let Err(error) = Raw::free_slow(h, block)
+            {
+                let _errno = errno::Saved::new();
+                settle::<()>(Err(error), "free", || owner(h), here, 0);
+            }
+        }
     }
 
     /// `ak_heap_memdup`, `ak_heap_strndup`: a copy of `size` bytes, and a zero byte when it is a text

@@ -58,6 +58,41 @@ impl Suite {
         Ok(())
     }
 
+    /// The suite with LeakSanitizer, on the system's allocator: at the end of each test's process nothing is lost. And that the tool looks
+    /// is shown by a program that loses something.
+    pub fn leaks(&self, lost: &str) -> Result<()> {
+        tools::need(&["gcc"])?;
+        let built = build::build("system", true, None)?;
+        let folder = tempfile::tempdir()?;
+        let compile = |name: &str, sources: &[PathBuf]| -> Result<PathBuf> {
+            let program = folder.path().join(name);
+            let mut command = Command::new("gcc");
+            command.args(["-std=c99", "-g", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-fsanitize=leak"]);
+            command.arg("-I").arg(build::root().join("include")).arg(format!("-DCHECK_VERSION=\"{}\"", build::VERSION));
+            command.args(sources);
+            link(&mut command, &built.static_lib, &program)?;
+            Ok(program)
+        };
+        let text = folder.path().join("lost.c");
+        std::fs::write(&text, format!("#include <alloc.h>\nint main(void) {{ {lost} return 0; }}\n"))?;
+        let red = tools::attempt(&mut Command::new(compile("lost", &[text])?))?;
+        ensure!(
+            red.stderr.contains("detected memory leaks"),
+            "what is lost is not seen: {}\n{}",
+            red.ending,
+            red.all()
+        );
+        let mut sources = vec![build::root().join("tests/conformance/main.c")];
+        sources.extend(self.sources.iter().map(|file| self.source(file)));
+        let mut command = Command::new(compile("suite", &sources)?);
+        let done = tools::attempt(
+            command.env("CHECK_BACKEND", "system").env("LSAN_OPTIONS", "exitcode=23:allocator_may_return_null=1"),
+        )?;
+        let said = done.stderr.contains("detected memory leaks");
+        ensure!(done.success && !said, "{}\n{}", done.ending, done.all());
+        Ok(())
+    }
+
     /// The late read as AddressSanitizer sees it.
     pub fn sanitizer(&self, backend: &str) -> Result<()> {
         tools::need(&["gcc"])?;

@@ -31,6 +31,9 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("arena/{backend}/address-sanitizer"), move || SUITE.sanitizer(backend)));
         cases.push(Case::new(format!("arena/{backend}/valgrind"), move || SUITE.valgrind(backend)));
     }
+    cases.push(Case::new("arena/leak-sanitizer", || {
+        SUITE.leaks("ak_arena_t *a = ak_arena_new(NULL); if (ak_arena_alloc(a, 100) == NULL) return 1; a = NULL;")
+    }));
     cases.push(Case::new("arena/no-system", no_system));
     cases.push(Case::new("arena/bare-metal", bare_metal));
     cases

@@ -32,6 +32,12 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("heap/{backend}/address-sanitizer"), move || SUITE.sanitizer(backend)));
         cases.push(Case::new(format!("heap/{backend}/valgrind"), move || SUITE.valgrind(backend)));
     }
+    // A heap's memory is not the system allocator's; what is lost with it is what an arena has from there.
+    cases.push(Case::new("heap/leak-sanitizer", || {
+        SUITE.leaks(
+            "ak_heap_t *h = ak_heap_new(NULL); void **p = (void **)ak_heap_alloc(h, 16); *p = ak_alloc(100); h = NULL;",
+        )
+    }));
     cases
 }
 

@@ -16,7 +16,10 @@ const NATIVE: [(&str, u64); 2] = [("alloc", 19), ("free", 22)];
 /// What a pair of the fast path in the caller may cost, loop included (3).
 const INLINE: [(&str, u64); 2] = [("unsized", 24), ("sized", 20)];
 /// What an arena's allocation, a pool's take and give and a region's alloc and free may cost, loop and calls included.
-const ARENA: [(&str, u64); 3] = [("arena", 21), ("pool", 28), ("region", 92)];
+const ARENA: [(&str, u64); 3] = [("arena", 21), ("pool", 26), ("region", 92)];
+
+/// What a heap's calls may cost while one thread uses it, loop and call included: with and without a limit.
+const HEAP: [(&str, u64); 3] = [("alloc", 54), ("free", 92), ("general", 116)];
 
 /// One call's instructions, the loop's included.
 struct Counter {
@@ -44,10 +47,15 @@ impl Counter {
 
     /// The instructions between the marks of a program.
     fn steps(&self, program: &Path, which: &str) -> Result<u64> {
-        let text = tools::output(Command::new(self.folder.path().join("count")).arg(program).arg(which))
-            .map_err(|error| LeftOut::because(format!("single-stepping does not work here: {error:#}")))?;
-        text.trim().parse().with_context(|| format!("count printed {text:?}"))
+        counted(Command::new(self.folder.path().join("count")).arg(program).arg(which))
     }
+}
+
+/// What count prints.
+fn counted(command: &mut Command) -> Result<u64> {
+    let text = tools::output(command)
+        .map_err(|error| LeftOut::because(format!("single-stepping does not work here: {error:#}")))?;
+    text.trim().parse().with_context(|| format!("count printed {text:?}"))
 }
 
 fn compiler() -> Command {
@@ -90,6 +98,7 @@ pub fn cases() -> Vec<Case> {
     }
     cases.push(Case::new("instructions/inline", inline));
     cases.push(Case::new("instructions/arena", arena));
+    cases.push(Case::new("instructions/heap", heap));
     cases
 }
 
@@ -107,6 +116,31 @@ fn arena() -> Result<()> {
         let cost = counter.steps(&program, which)? / CALLS;
         ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
         ensure!(cost <= budget, "{which} costs {cost} instructions, loop included; {budget} are allowed");
+    }
+    Ok(())
+}
+
+/// Heaps: 64 blocks of 64 bytes, in pages of sixteen at first, so the way around a page that fills up is in the figures.
+fn heap() -> Result<()> {
+    let built = build::build("native", true, None)?;
+    let counter = Counter::new()?;
+    let program = counter.folder.path().join("heap");
+    let root = build::root();
+    let mut command = Command::new("gcc");
+    command.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-I"]);
+    command.arg(root.join("include")).arg("-o").arg(&program).arg(root.join("tests/heap/calls.c"));
+    tools::run(command.arg(&built.static_lib).args(["-lpthread", "-ldl", "-lm"]))?;
+    for (which, budget) in HEAP {
+        for limit in [false, true] {
+            let mut command = Command::new(counter.folder.path().join("count"));
+            command.arg(&program).arg(which).args(limit.then_some("limit"));
+            let cost = counted(&mut command)? / CALLS;
+            ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
+            ensure!(
+                cost <= budget,
+                "{which} of a heap (limit: {limit}) costs {cost} instructions, loop included; {budget} are allowed"
+            );
+        }
     }
     Ok(())
 }

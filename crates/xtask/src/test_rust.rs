@@ -10,6 +10,12 @@ use std::process::Command;
 /// Crates whose tests Miri can run: no C library behind them, no files, no child processes.
 const MIRI: [&str; 5] = ["allokit-core", "allokit-platform", "allokit-native", "allokit-arena", "allokit-heap"];
 
+/// What each run of all cases takes of the two crates whose tests take Miri minutes: names of tests, or parts of them.
+const MIRI_HEAP: [&str; 5] =
+    ["an_owner_gives_way", "limits_nest", "wrong_pointers_are_noticed", "parents_and_arenas", "space::tests::clean"];
+const MIRI_ARENA: [&str; 6] =
+    ["tests::arena::a_", "tests::arena::five_cycles", "tests::pool", "tests::stack", "tests::scratch", "tests::safe"];
+
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -38,8 +44,10 @@ pub fn cases() -> Vec<Case> {
         }));
     }
     for krate in MIRI {
-        cases.push(Case::new(format!("miri/{krate}"), move || miri(krate)));
+        cases.push(Case::new(format!("miri/{krate}"), move || miri(krate, &[])));
     }
+    cases.push(Case::new("miri/some-of-allokit-heap", || miri("allokit-heap", &MIRI_HEAP)));
+    cases.push(Case::new("miri/some-of-allokit-arena", || miri("allokit-arena", &MIRI_ARENA)));
     for target in ["aarch64-unknown-linux-gnu", "x86_64-unknown-linux-musl"] {
         cases.push(Case::new(format!("rust/check/{target}"), move || check(target)));
     }
@@ -67,7 +75,7 @@ fn clippy(args: &[&str]) -> Result<()> {
     cargo(&all)
 }
 
-fn miri(krate: &str) -> Result<()> {
+fn miri(krate: &str, some: &[&str]) -> Result<()> {
     let rustup = |args: &[&str]| tools::attempt(Command::new("rustup").args(args)).is_ok_and(|done| done.success);
     let have = || rustup(&["run", "nightly", "cargo", "miri", "--version"]);
     if !have() {
@@ -87,6 +95,9 @@ fn miri(krate: &str) -> Result<()> {
         .args(["run", "nightly", "cargo", "miri", "test", "--quiet", "-p", krate, "--lib"]);
     if arena {
         command.args(["--features", "allocator-api2"]);
+    }
+    if !some.is_empty() {
+        command.arg("--").args(some);
     }
     command.env("MIRIFLAGS", flags).env("CARGO_TARGET_DIR", build::target_dir().join("miri-tests"));
     command.env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO_MANIFEST_DIR");

@@ -1027,8 +1027,9 @@ impl Raw {
                     (*a).spare = chunk;
                 }
             }
-            if !(*a).spare.is_null() {
-                // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule.
+            if !(*a).spare.is_null() && (*a).options.buffer.is_null() {
+                // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule. (A buffer waits, as it
+                // did at first: the first block may be too long for it, and it would be passed over for good.)
                 let ready = Raw::advance(a, 1);
                 debug_assert!(ready.is_ok());
             }

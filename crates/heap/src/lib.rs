@@ -31,7 +31,7 @@ mod property;
 #[cfg(test)]
 mod tests;
 
-pub use heap::{Raw, find, free_any, register_fork};
+pub use heap::{Raw, find, for_each, free_any, register_fork};
 pub use safe::Heap;
 pub use space::Figures;
 pub use space::figures;

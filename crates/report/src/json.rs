@@ -6,8 +6,15 @@ use core::fmt;
 use json_write::JsonWrite;
 
 pub(crate) fn write(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write) -> fmt::Result {
+    (&mut out).open_object()?;
+    members(head, stats, out)?;
+    (&mut out).close_object()?;
+    (&mut out).newline()
+}
+
+/// All between the braces.
+pub(crate) fn members(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write) -> fmt::Result {
     let out = &mut out;
-    out.open_object()?;
     let tracking = match head.tracking {
         Tracking::None => "none",
         Tracking::Off => "off",
@@ -30,7 +37,5 @@ pub(crate) fn write(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write
         out.keyval_sep()?;
         out.value(field.get(stats))?;
     }
-    out.close_object()?;
-    out.close_object()?;
-    out.newline()
+    out.close_object()
 }

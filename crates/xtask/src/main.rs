@@ -23,6 +23,7 @@ mod test_examples;
 mod test_heap;
 mod test_instr;
 mod test_misuse;
+mod test_page;
 mod test_preload;
 mod test_profile;
 mod test_rust;

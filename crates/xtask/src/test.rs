@@ -3,7 +3,7 @@
 use crate::case::{Case, LeftOut};
 use crate::{
     build, proof, test_arena, test_bench, test_conformance, test_consumers, test_examples, test_heap, test_instr,
-    test_misuse, test_preload, test_profile, test_rust, tools,
+    test_misuse, test_page, test_preload, test_profile, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -44,6 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_examples::cases());
     cases.extend(test_preload::cases());
     cases.extend(test_profile::cases());
+    cases.extend(test_page::cases());
     cases.extend(test_bench::cases());
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));

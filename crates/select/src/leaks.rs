@@ -214,7 +214,7 @@ pub fn profile_write(format: Profile, path: &CStr) -> bool {
 fn write_json(out: &mut dyn Write) -> fmt::Result {
     out.write_str("{\"format\":\"allokit-report\",\"version\":1,\"program\":")?;
     allokit_report::write_json_text(process::program(&mut [0; 4096]), out)?;
-    write!(out, ",\"pid\":{},\"time_ns\":{},\n", process::id(), clock::unix_ns())?;
+    writeln!(out, ",\"pid\":{},\"time_ns\":{},", process::id(), clock::unix_ns())?;
     api::stats_json(out)?;
     out.write_str(",\n")?;
     tracked::write_json(out)?;

@@ -17,6 +17,7 @@ mod suites;
 mod test;
 mod test_arena;
 mod test_bench;
+mod test_cli;
 mod test_conformance;
 mod test_consumers;
 mod test_examples;

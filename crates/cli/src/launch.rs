@@ -186,6 +186,8 @@ pub struct Done {
 }
 
 static CHILD: AtomicI32 = AtomicI32::new(0);
+/// A signal that came while there was no program yet.
+static EARLY: AtomicI32 = AtomicI32::new(0);
 
 /// A signal to this command that is meant for the program: one that was sent to this process. What comes from the terminal
 /// has reached the program already.
@@ -193,8 +195,12 @@ extern "C" fn pass_on(signal: i32, about: *mut libc::siginfo_t, _context: *mut l
     let child = CHILD.load(Ordering::Relaxed);
     // SAFETY: the kernel fills the struct; kill may be called in a handler.
     unsafe {
-        if child > 0 && !about.is_null() && (*about).si_code <= 0 {
-            libc::kill(child, signal);
+        if !about.is_null() && (*about).si_code <= 0 {
+            if child > 0 {
+                libc::kill(child, signal);
+            } else {
+                EARLY.store(signal, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -227,7 +233,12 @@ pub fn run(command: &mut Command, sample: bool) -> Result<Done> {
         if error.kind() == ErrorKind::NotFound { NoProgram::Missing(text) } else { NoProgram::Refused(text) }
     })?;
     let pid = child.id();
-    CHILD.store(pid.cast_signed(), Ordering::Relaxed);
+    CHILD.store(pid.cast_signed(), Ordering::SeqCst);
+    let early = EARLY.swap(0, Ordering::SeqCst);
+    if early != 0 {
+        // SAFETY: the child has not been waited for.
+        unsafe { libc::kill(pid.cast_signed(), early) };
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let samples = Arc::new(Mutex::new(Vec::new()));
     let sampler = sample.then(|| {

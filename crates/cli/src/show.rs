@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -62,6 +62,7 @@ fn counted(count: u64, what: &str) -> String {
 /// A finding at a place: as compilers say it, or as GitHub reads it.
 pub fn line_of(format: Format, site: &Frame, about: &str) -> String {
     let Some(file) = &site.file else { return format!("{site}: warning: {about}\n") };
+    let file = relative(file);
     let line = site.line.unwrap_or(1).max(1);
     let function = site.function.as_ref().map_or(String::new(), |function| format!(" ({function})"));
     if format == Format::Github {
@@ -71,6 +72,13 @@ pub fn line_of(format: Format, site: &Frame, about: &str) -> String {
         return format!("::warning file={},line={line},title=Allokit::{about}\n", property(file));
     }
     format!("{file}:{line}: warning: {about}{function}\n")
+}
+
+/// A file as those who read findings know it: from the folder of the checkout, if it lies there. Compilers note whole paths.
+fn relative(file: &str) -> &str {
+    let named = std::env::var_os("GITHUB_WORKSPACE").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let Some(folder) = named.or_else(|| std::env::current_dir().ok()) else { return file };
+    Path::new(file).strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or(file)
 }
 
 fn text(report: &Report, top: usize) -> String {

@@ -147,6 +147,10 @@ pub fn read(bytes: &[u8]) -> Result<Report> {
             {
                 return Some(Frame { module: Some(file.to_string()), address: whole.address.clone(), ..found });
             }
+            // And this command a name of which no more is known than its module.
+            if line.line == 0 && whole.module.as_deref() == Some(file) {
+                return Some(Frame { symbol: (!name.is_empty()).then(|| name.to_string()), ..whole.clone() });
+            }
             Some(Frame {
                 file: (!file.is_empty()).then(|| file.to_string()),
                 line: u64::try_from(line.line).ok().filter(|line| *line > 0),

@@ -230,7 +230,8 @@ fn report_and_diff() -> Result<()> {
     ensure!(done.success, "{}", done.all());
     let done = allokit(here, &["report", "bare.json"])?;
     ensure!(
-        done.stdout.contains("stripped, so only names that are exported, and no lines: bare (")
+        done.stdout.contains("note: stripped, so only names that are exported, and no lines: ")
+            && done.stdout.contains("bare (1 call site)")
             && done.stdout.contains(" bare(+0x"),
         "{}",
         done.stdout

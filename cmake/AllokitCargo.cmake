@@ -90,9 +90,9 @@ foreach(allokit_backend IN LISTS ALLOKIT_BACKENDS)
 endforeach()
 allokit_choose(${ALLOKIT_BACKEND})
 
-# `cmake --install` of Allokit itself installs the chosen backend; `cargo xtask install` installs all.
+# `cmake --install` of Allokit itself installs the chosen backend; `cargo xtask install` installs all, and the command.
 if(allokit_top_level)
-  set(allokit_install_command ${allokit_environment} "${ALLOKIT_CARGO}" xtask install --backend ${ALLOKIT_BACKEND} ${allokit_arguments})
+  set(allokit_install_command ${allokit_environment} "${ALLOKIT_CARGO}" xtask install --no-command --backend ${ALLOKIT_BACKEND} ${allokit_arguments})
   string(REPLACE ";" "\" \"" allokit_install_command "${allokit_install_command}")
   install(CODE "
     set(destdir \"\")

@@ -197,7 +197,7 @@ typedef struct ak_stats {
     uint64_t threads;           /* threads that hold allocator state now */
 } ak_stats_t;
 
-typedef enum ak_format { AK_TEXT = 0, AK_JSON = 1, AK_PROMETHEUS = 2 } ak_format_t;
+typedef enum ak_format { AK_TEXT = 0, AK_JSON = 1, AK_PROMETHEUS = 2, AK_OPENMETRICS = 3 } ak_format_t;
 
 /* Receives a piece of output; pieces follow one another and are not terminated by a zero byte. */
 typedef void (*ak_write_fn)(const char *text, size_t length, void *arg);
@@ -256,11 +256,11 @@ AK_API bool ak_snapshot_diff(const ak_snapshot_t *before, const ak_snapshot_t *a
 /* Ends a snapshot; NULL is allowed. */
 AK_API void ak_snapshot_free(ak_snapshot_t *snapshot);
 
-/* AK_PPROF: `go tool pprof` and what else reads profile.proto; AK_FOLDED: a line a call site, for flame graphs; AK_HTML is
- * not in this version. */
-typedef enum ak_profile { AK_PPROF = 0, AK_FOLDED = 1, AK_HTML = 2 } ak_profile_t;
+/* AK_PPROF: `go tool pprof` and what else reads profile.proto; AK_FOLDED: a line a call site, for flame graphs; AK_HTML: a
+ * page for a browser, whole in itself; AK_PROFILE_JSON: the data of that page, which the command `allokit` reads. */
+typedef enum ak_profile { AK_PPROF = 0, AK_FOLDED = 1, AK_HTML = 2, AK_PROFILE_JSON = 3 } ak_profile_t;
 /* Writes what is live into a file, which gets its name when it is whole; ALLOKIT_PROFILE=pprof:path does it at exit. False
- * with errno when it cannot be written (what was there before stays), ENOTSUP (tracking is off, AK_HTML) or EINVAL. */
+ * with errno when it cannot be written (what was there before stays), ENOTSUP (tracking is off) or EINVAL. */
 AK_API bool ak_profile_write(ak_profile_t format, const char *path);
 
 /* What happens on a wrong free and the like: report and abort (the default), report and go on safely, count silently. */

@@ -403,6 +403,7 @@ pub unsafe extern "C" fn ak_stats_write(format: u32, write: WriteFn, arg: *mut c
         0 => Format::Text,
         1 => Format::Json,
         2 => Format::Prometheus,
+        3 => Format::OpenMetrics,
         _ => return invalid(),
     };
     match write {
@@ -498,10 +499,8 @@ pub unsafe extern "C" fn ak_profile_write(format: u32, path: *const c_char) -> b
     let format = match format {
         0 => leaks::Profile::Pprof,
         1 => leaks::Profile::Folded,
-        2 => {
-            errno::set(errno::ENOTSUP);
-            return false;
-        }
+        2 => leaks::Profile::Html,
+        3 => leaks::Profile::Json,
         _ => return invalid(),
     };
     if path.is_null() {

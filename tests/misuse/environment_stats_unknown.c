@@ -8,4 +8,4 @@ int main(void) {
 
 /* STATUS: 0 */
 /* ENV: ALLOKIT_STATS=xml */
-/* EXPECT-ERR: allokit: ALLOKIT_STATS=xml is not known; valid: text, json, prometheus (each may be followed by :path) */
+/* EXPECT-ERR: allokit: ALLOKIT_STATS=xml is not known; valid: text, json, prometheus, openmetrics (each may be followed by :path) */

@@ -1,6 +1,6 @@
 /*
  * profile.c - what the tracker tells of live blocks: sites, snapshots, profiles. To be run with ALLOKIT_TRACK=sites, except
- * `untracked`. Usage: profile changes FOLDER | profile untracked | profile leave
+ * `untracked`. Usage: profile changes FOLDER | profile heaps FOLDER | profile untracked | profile leave
  */
 #include "alloc.h"
 
@@ -98,8 +98,10 @@ static void changes(const char *folder) {
     CHECK(ak_profile_write(AK_PPROF, path));
     snprintf(path, sizeof path, "%s/live.folded", folder);
     CHECK(ak_profile_write(AK_FOLDED, path));
-    errno = 0;
-    CHECK(!ak_profile_write(AK_HTML, path) && errno == ENOTSUP);
+    snprintf(path, sizeof path, "%s/live.html", folder);
+    CHECK(ak_profile_write(AK_HTML, path));
+    snprintf(path, sizeof path, "%s/live.json", folder);
+    CHECK(ak_profile_write(AK_PROFILE_JSON, path));
     errno = 0;
     CHECK(!ak_profile_write((ak_profile_t)7, path) && errno == EINVAL);
     errno = 0;
@@ -127,9 +129,27 @@ static void untracked(void) {
     ak_snapshot_free(NULL);
 }
 
+/* Two heaps, one in the other, whose name must not end the page. */
+static void heaps(const char *folder) {
+    char path[4096];
+    ak_heap_opts_t outer = {sizeof outer, "all", 1 << 20, NULL};
+    ak_heap_t *all = ak_heap_new(&outer);
+    CHECK(all != NULL);
+    ak_heap_opts_t inner = {sizeof inner, "</script>\"7\"", 0, all};
+    ak_heap_t *one = ak_heap_new(&inner);
+    CHECK(one != NULL && ak_heap_alloc(one, 10000) != NULL);
+    CHECK(ak_heap_alloc(one, 2 << 20) == NULL);
+    snprintf(path, sizeof path, "%s/heaps.html", folder);
+    CHECK(ak_profile_write(AK_HTML, path));
+    CHECK(ak_heap_destroy(one) && ak_heap_destroy(all));
+    snprintf(path, sizeof path, "%s/no-heaps.json", folder);
+    CHECK(ak_profile_write(AK_PROFILE_JSON, path));
+}
+
 int main(int argc, char **argv) {
     CHECK(argc > 1);
     if (strcmp(argv[1], "changes") == 0) changes(argv[2]);
+    if (strcmp(argv[1], "heaps") == 0) heaps(argv[2]);
     if (strcmp(argv[1], "untracked") == 0) untracked();
     if (strcmp(argv[1], "leave") == 0) grow(4);
     return 0;

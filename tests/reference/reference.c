@@ -144,8 +144,9 @@ static void start(void) {
     if (value != NULL && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
         say("allokit: ALLOKIT_LEAKS=%s is not known; valid: 0, 1\n", value);
     value = getenv("ALLOKIT_STATS");
-    if (value != NULL && strncmp(value, "text", 4) != 0 && strncmp(value, "json", 4) != 0 && strncmp(value, "prometheus", 10) != 0)
-        say("allokit: ALLOKIT_STATS=%s is not known; valid: text, json, prometheus, each with :path\n", value);
+    if (value != NULL && strncmp(value, "text", 4) != 0 && strncmp(value, "json", 4) != 0 && strncmp(value, "prometheus", 10) != 0 &&
+        strncmp(value, "openmetrics", 11) != 0)
+        say("allokit: ALLOKIT_STATS=%s is not known; valid: text, json, prometheus, openmetrics, each with :path\n", value);
     if (bug("child_starts_untracked")) pthread_atfork(NULL, NULL, reset_counters);
     if (!bug("fork_with_the_lock")) pthread_atfork(lock_take, lock_give, lock_give);
     pthread_key_create(&end_key, mark_thread_ended);
@@ -559,7 +560,7 @@ static void emit(ak_write_fn write, void *arg, const char *format, ...) {
 
 bool ak_stats_write(ak_format_t format, ak_write_fn write, void *arg) {
     if (write == NULL && bug("formats_unchecked")) return true;
-    if (write == NULL || (unsigned)format > AK_PROMETHEUS) {
+    if (write == NULL || (unsigned)format > AK_OPENMETRICS) {
         errno = EINVAL;
         return false;
     }
@@ -595,10 +596,14 @@ bool ak_stats_write(ak_format_t format, ak_write_fn write, void *arg) {
         for (int i = 0; i < 10; i++) {
             if ((stats.known >> i & 1) == 0 && !bug("made_up_zeros")) continue;
             const char *total = i < 4 ? "_total" : "";
-            emit(write, arg, "# HELP allokit_%s%s reference\n# TYPE allokit_%s%s %s\n", names[i], total, names[i], total,
+            /* OpenMetrics names the family, without the suffix, and its unit. */
+            const char *of_family = format == AK_OPENMETRICS ? "" : total;
+            emit(write, arg, "# HELP allokit_%s%s reference\n# TYPE allokit_%s%s %s\n", names[i], of_family, names[i], of_family,
                  i < 4 && !bug("all_gauges") ? "counter" : "gauge");
+            if (format == AK_OPENMETRICS && strstr(names[i], "_bytes") != NULL && !bug("no_units")) emit(write, arg, "# UNIT allokit_%s bytes\n", names[i]);
             emit(write, arg, "allokit_%s%s{backend=\"%s\"} %" PRIu64 "\n", names[i], total, ak_backend_name(), fields[i]);
         }
+        if (format == AK_OPENMETRICS) emit(write, arg, "# EOF\n");
     }
     return true;
 }
@@ -725,7 +730,7 @@ static void at_end(void) {
     if (stats != NULL && !bug("nothing_at_exit")) {
         const char *path = strchr(stats, ':');
         FILE *file = path == NULL ? stderr : fopen(path + 1, "w");
-        ak_format_t format = stats[0] == 'j' ? AK_JSON : stats[0] == 'p' ? AK_PROMETHEUS : AK_TEXT;
+        ak_format_t format = stats[0] == 'j' ? AK_JSON : stats[0] == 'p' ? AK_PROMETHEUS : stats[0] == 'o' ? AK_OPENMETRICS : AK_TEXT;
         if (file == NULL) {
             say("allokit: cannot write %s: %s\n", path + 1, strerror(errno));
         } else {

@@ -271,6 +271,20 @@ pub fn census() -> Census {
     census
 }
 
+/// Calls `see` with the number of each heap that lives, its parent's (0: none), its name and place and its figures. Numbers
+/// tell heaps apart, no more. `see` must not call a function of heaps.
+pub fn for_each(mut see: impl FnMut(usize, usize, &Label, &Stats)) {
+    let _tree = TREE.lock();
+    // SAFETY: under TREE; a heap that lives then lives on.
+    unsafe {
+        for_all(|heap| {
+            if Raw::is_alive(heap) {
+                see(heap.addr(), (*heap).parent.addr(), &(*heap).label, &Raw::figures(heap));
+            }
+        });
+    }
+}
+
 /// The heap in whose memory an address lies: `None` where no heap's memory is, null where it is no heap's any more.
 #[must_use]
 pub fn find(address: *const u8) -> Option<*mut Raw> {
@@ -870,6 +884,12 @@ impl Raw {
     /// The figures of now.
     pub unsafe fn stats(h: *mut Raw) -> Stats {
         let _tree = TREE.lock();
+        // SAFETY: under TREE.
+        unsafe { Raw::figures(h) }
+    }
+
+    /// Under TREE.
+    unsafe fn figures(h: *mut Raw) -> Stats {
         // SAFETY: under both locks.
         unsafe {
             let (mut total, mut children) = (0, 0);

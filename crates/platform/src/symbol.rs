@@ -11,6 +11,8 @@ pub struct Symbol {
     pub name: Option<&'static CStr>,
     /// Bytes from the symbol, or from the start of the module when there is no name.
     pub offset: usize,
+    /// Where the module begins in memory.
+    pub base: usize,
 }
 
 /// The symbol of an address; `None` when no loaded module covers it. The texts are valid while the module is loaded.
@@ -25,11 +27,12 @@ pub fn of(addr: usize) -> Option<Symbol> {
         if libc::dladdr(core::ptr::without_provenance(addr), &raw mut info) == 0 || info.dli_fname.is_null() {
             return None;
         }
-        let module = CStr::from_ptr(info.dli_fname);
+        let (module, base) = (CStr::from_ptr(info.dli_fname), info.dli_fbase.addr());
         Some(if info.dli_sname.is_null() {
-            Symbol { module, name: None, offset: addr - info.dli_fbase.addr() }
+            Symbol { module, name: None, offset: addr - base, base }
         } else {
-            Symbol { module, name: Some(CStr::from_ptr(info.dli_sname)), offset: addr - info.dli_saddr.addr() }
+            let name = Some(CStr::from_ptr(info.dli_sname));
+            Symbol { module, name, offset: addr - info.dli_saddr.addr(), base }
         })
     }
 }

@@ -6,31 +6,16 @@ use core::fmt;
 use json_write::JsonWrite;
 
 pub(crate) fn write(head: &Head<'_>, stats: &Stats, owners: &[Owners], mut out: &mut dyn fmt::Write) -> fmt::Result {
+    (&mut out).open_object()?;
+    members(head, stats, out)?;
+    write_owners(owners, out)?;
+    (&mut out).close_object()?;
+    (&mut out).newline()
+}
+
+/// The member that tells of heaps, arenas and the like; a comma before it.
+fn write_owners(owners: &[Owners], mut out: &mut dyn fmt::Write) -> fmt::Result {
     let out = &mut out;
-    out.open_object()?;
-    let tracking = match head.tracking {
-        Tracking::None => "none",
-        Tracking::Off => "off",
-        Tracking::Sites => "sites",
-    };
-    for (key, value) in [("allokit", head.version), ("backend", head.backend), ("tracking", tracking)] {
-        out.key(key)?;
-        out.keyval_sep()?;
-        out.value(value)?;
-        out.val_sep()?;
-    }
-    out.key("stats")?;
-    out.keyval_sep()?;
-    out.open_object()?;
-    for (index, field) in FIELDS.iter().enumerate() {
-        if index > 0 {
-            out.val_sep()?;
-        }
-        out.key(field.name)?;
-        out.keyval_sep()?;
-        out.value(field.get(stats))?;
-    }
-    out.close_object()?;
     out.val_sep()?;
     out.key("owners")?;
     out.keyval_sep()?;
@@ -58,7 +43,33 @@ pub(crate) fn write(head: &Head<'_>, stats: &Stats, owners: &[Owners], mut out: 
         }
         out.close_object()?;
     }
-    out.close_object()?;
-    out.close_object()?;
-    out.newline()
+    out.close_object()
+}
+
+/// All between the braces.
+pub(crate) fn members(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write) -> fmt::Result {
+    let out = &mut out;
+    let tracking = match head.tracking {
+        Tracking::None => "none",
+        Tracking::Off => "off",
+        Tracking::Sites => "sites",
+    };
+    for (key, value) in [("allokit", head.version), ("backend", head.backend), ("tracking", tracking)] {
+        out.key(key)?;
+        out.keyval_sep()?;
+        out.value(value)?;
+        out.val_sep()?;
+    }
+    out.key("stats")?;
+    out.keyval_sep()?;
+    out.open_object()?;
+    for (index, field) in FIELDS.iter().enumerate() {
+        if index > 0 {
+            out.val_sep()?;
+        }
+        out.key(field.name)?;
+        out.keyval_sep()?;
+        out.value(field.get(stats))?;
+    }
+    out.close_object()
 }

@@ -1,4 +1,4 @@
-//! What a person or a program reads: statistics as text, JSON and Prometheus, the table of leaks.
+//! What a person or a program reads: statistics as text, JSON, Prometheus and OpenMetrics, the table of leaks, the HTML page.
 //!
 //! Owns: the formats, and [`fault`]: what becomes of a fault that a layer has found. Uses: `allokit-core`,
 //! `allokit-platform`, and `json-write` for JSON (no serde: another crate of a workspace could
@@ -13,6 +13,8 @@ extern crate std;
 pub mod fault;
 mod json;
 mod leaks;
+mod openmetrics;
+pub mod page;
 mod prometheus;
 mod text;
 
@@ -70,6 +72,16 @@ pub enum Format {
     Json,
     /// Prometheus' text format.
     Prometheus,
+    /// OpenMetrics 1.0, with units and an end.
+    OpenMetrics,
+}
+
+/// The members `allokit`, `backend`, `tracking` and `stats` of a JSON object, without its braces.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_json_stats(head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) -> fmt::Result {
+    json::members(head, stats, out)
 }
 
 /// Writes the statistics in a format.
@@ -87,7 +99,29 @@ pub fn write_stats(
         Format::Text => text::write(head, stats, owners, out),
         Format::Json => json::write(head, stats, owners, out),
         Format::Prometheus => prometheus::write(head, stats, owners, out),
+        Format::OpenMetrics => openmetrics::write(head, stats, out),
     }
+}
+
+/// A JSON string of any bytes; what is not UTF-8 becomes U+FFFD.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_json_text(bytes: &[u8], out: &mut dyn fmt::Write) -> fmt::Result {
+    out.write_str("\"")?;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => write!(out, "\\{c}")?,
+                c if c < ' ' => write!(out, "\\u{:04x}", c as u32)?,
+                c => out.write_char(c)?,
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.write_char('\u{fffd}')?;
+        }
+    }
+    out.write_str("\"")
 }
 
 /// One figure of [`Stats`]: what the formats need to know about it.

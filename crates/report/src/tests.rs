@@ -139,6 +139,29 @@ fn prometheus() {
 }
 
 #[test]
+fn openmetrics() {
+    let mut stats = all_known();
+    stats.known = Known::FREE_BYTES | Known::PEAK_BYTES | Known::THREADS;
+    let expected = "\
+# TYPE allokit_free_bytes counter
+# UNIT allokit_free_bytes bytes
+# HELP allokit_free_bytes Bytes taken back.
+allokit_free_bytes_total{backend=\"native\"} 4467
+# TYPE allokit_peak_bytes gauge
+# UNIT allokit_peak_bytes bytes
+# HELP allokit_peak_bytes The most bytes that were live.
+allokit_peak_bytes{backend=\"native\"} 2000
+# TYPE allokit_threads gauge
+# HELP allokit_threads Threads that hold allocator state.
+allokit_threads{backend=\"native\"} 1
+# EOF
+";
+    assert_eq!(written(Format::OpenMetrics, &HEAD, &stats), expected);
+    // The tests of `formats/metrics` have prometheus_client read what the library writes.
+    assert_eq!(written(Format::OpenMetrics, &HEAD, &Stats { known: Known(0), ..stats }), "# EOF\n");
+}
+
+#[test]
 fn leaks() {
     let mut text = String::new();
     leak_heading(&mut text, None, 3, 1234, 2).unwrap();

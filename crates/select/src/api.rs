@@ -8,7 +8,7 @@ use crate::Selected;
 use crate::{heap, settings};
 use allokit_core::{Backend, Known, MIN_ALIGN, Site, Stats, array_size, is_valid_align};
 use allokit_platform::errno;
-use allokit_report::{Format, Head, Tracking, write_stats};
+use allokit_report::{Format, Head, Tracking, write_json_stats, write_stats};
 use core::ffi::{CStr, c_char};
 use core::fmt;
 use core::mem::offset_of;
@@ -550,6 +550,12 @@ pub fn stats_write(format: Format, out: &mut dyn fmt::Write) -> fmt::Result {
         Selected::write_own_stats(&mut own)?;
     }
     Ok(())
+}
+
+/// The statistics as members of a JSON object.
+pub(crate) fn stats_json(out: &mut dyn fmt::Write) -> fmt::Result {
+    let head = Head { version: allokit_core::VERSION, backend: Selected::NAME, tracking: tracking() };
+    write_json_stats(&head, &stats(), out)
 }
 
 /// Writes a heading before the first text.

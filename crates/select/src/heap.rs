@@ -215,6 +215,35 @@ pub(crate) fn owners() -> [Owners; 5] {
     ]
 }
 
+/// The member `heaps` of a JSON object: each heap that lives, with its number and its parent's.
+pub(crate) fn write_json(out: &mut dyn Write) -> core::fmt::Result {
+    out.write_str("\"heaps\":[")?;
+    let mut done = Ok(());
+    let mut first = true;
+    allokit_heap::for_each(|heap, parent, label, stats| {
+        let comma = if core::mem::take(&mut first) { "" } else { "," };
+        let one = |out: &mut dyn Write| {
+            write!(out, "{comma}\n{{\"id\":\"{heap:x}\",\"parent\":\"{parent:x}\",\"name\":")?;
+            let name = core::ffi::CStr::from_bytes_until_nul(&label.name).unwrap_or_default();
+            allokit_report::write_json_text(name.to_bytes(), out)?;
+            if !label.file.is_null() {
+                // SAFETY: a label's file is zero-terminated and for good.
+                let file = unsafe { core::ffi::CStr::from_ptr(label.file) };
+                out.write_str(",\"file\":")?;
+                allokit_report::write_json_text(file.to_bytes(), out)?;
+                write!(out, ",\"line\":{}", label.line)?;
+            }
+            write!(out, ",\"bytes\":{},\"blocks\":{},\"reserved\":{}", stats.current, stats.blocks, stats.reserved)?;
+            write!(out, ",\"peak\":{},\"limit\":{},\"failed\":{}}}", stats.peak, stats.limit, stats.failed)
+        };
+        if done.is_ok() {
+            done = one(out);
+        }
+    });
+    done?;
+    out.write_str("]")
+}
+
 // ---- faults ----
 
 /// Who is named in a report.

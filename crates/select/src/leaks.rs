@@ -1,12 +1,12 @@
 //! What is live and by whom: `ak_leaks_print`, `ak_mark`, `ak_assert_balanced`; and the reports at exit.
 
-use crate::api;
-use crate::settings;
-use allokit_platform::errno;
+use crate::{api, heap, settings};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
+use allokit_platform::{clock, errno, process};
+use allokit_report::page;
 use core::ffi::{CStr, c_char, c_void};
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use core::ptr;
 
 /// What stands for the tracking layer in a build without it; never reached, since [`unknown`] has a reason then.
@@ -32,6 +32,9 @@ mod absent {
         _json: bool,
         _out: &mut dyn super::Write,
     ) -> core::fmt::Result {
+        Ok(())
+    }
+    pub(super) fn write_json(_out: &mut dyn super::Write) -> core::fmt::Result {
         Ok(())
     }
     pub(super) fn profile(_format: super::Profile, _out: &mut super::Draft<'_>) {}
@@ -121,6 +124,10 @@ pub enum Profile {
     Pprof = 0,
     /// Folded stacks, a line each.
     Folded = 1,
+    /// A page for a browser.
+    Html = 2,
+    /// The data of that page, as a JSON object.
+    Json = 3,
 }
 
 /// Whether live blocks are known; sets ENOTSUP if not.
@@ -193,15 +200,73 @@ pub fn profile_write(format: Profile, path: &CStr) -> bool {
         return false;
     }
     let Some(mut draft) = Draft::begin(path) else { return false };
-    tracked::profile(format, &mut draft);
+    // A draft tells at its end whether all went well.
+    match format {
+        Profile::Html => drop(page::write(&mut draft, write_json)),
+        Profile::Json => drop(write_json(&mut draft)),
+        Profile::Pprof | Profile::Folded => tracked::profile(format, &mut draft),
+    }
     draft.finish()
+}
+
+/// What is known of the process as one JSON object: docs/profiling.md has the schema.
+fn write_json(out: &mut dyn Write) -> fmt::Result {
+    out.write_str("{\"format\":\"allokit-report\",\"version\":1,\"program\":")?;
+    allokit_report::write_json_text(process::program(&mut [0; 4096]), out)?;
+    writeln!(out, ",\"pid\":{},\"time_ns\":{},", process::id(), clock::unix_ns())?;
+    api::stats_json(out)?;
+    out.write_str(",\n")?;
+    tracked::write_json(out)?;
+    out.write_str(",\n")?;
+    heap::write_json(out)?;
+    out.write_str("}\n")
+}
+
+/// A path in which `%p` stands for the number of the process, so that a program and those that it starts do not report
+/// over one another. `None` when it becomes too long.
+fn filled<'a>(path: &'a CStr, room: &'a mut [u8; 4096]) -> Option<&'a CStr> {
+    let text = path.to_bytes_with_nul();
+    if !text.windows(2).any(|two| two == b"%p") {
+        return Some(path);
+    }
+    let mut out = Into { room, used: 0 };
+    let mut rest = text;
+    while let Some(at) = rest.windows(2).position(|two| two == b"%p") {
+        out.add(&rest[..at]).ok()?;
+        write!(out, "{}", process::id()).ok()?;
+        rest = &rest[at + 2..];
+    }
+    out.add(rest).ok()?;
+    CStr::from_bytes_until_nul(room).ok()
+}
+
+/// Text into an array.
+struct Into<'a> {
+    room: &'a mut [u8],
+    used: usize,
+}
+
+impl Into<'_> {
+    fn add(&mut self, bytes: &[u8]) -> fmt::Result {
+        let place = self.room.get_mut(self.used..self.used + bytes.len()).ok_or(fmt::Error)?;
+        place.copy_from_slice(bytes);
+        self.used += bytes.len();
+        Ok(())
+    }
+}
+
+impl Write for Into<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.add(text.as_bytes())
+    }
 }
 
 /// What the environment wants at the end of the process.
 pub fn at_exit() {
     let (stats, leaks) = settings::at_exit();
     if let Some((format, path)) = stats {
-        match path {
+        let mut room = [0; 4096];
+        match path.map(|path| filled(path, &mut room).unwrap_or(path)) {
             None => {
                 let _ = api::stats_write(format, &mut Stderr::new());
             }
@@ -221,7 +286,9 @@ pub fn at_exit() {
         if let Some(reason) = unknown() {
             let mut out = Stderr::new();
             let _ = writeln!(out, "allokit: ALLOKIT_PROFILE: nothing is known: {reason}");
-        } else if !profile_write(format, path) {
+        } else if let path = filled(path, &mut [0; 4096]).unwrap_or(path)
+            && !profile_write(format, path)
+        {
             complain_of("ALLOKIT_PROFILE", path, "the profile is lost");
         }
     }

@@ -72,7 +72,8 @@ pub fn read_environment() {
         && !value.is_empty()
         && stats_target(value).is_none()
     {
-        complaints[2] = Some(("ALLOKIT_STATS", value, "text, json, prometheus (each may be followed by :path)"));
+        complaints[2] =
+            Some(("ALLOKIT_STATS", value, "text, json, prometheus, openmetrics (each may be followed by :path)"));
     }
     if let Some(value) = env::var(c"ALLOKIT_LEAKS")
         && !matches!(value.to_bytes(), b"" | b"0" | b"1")
@@ -83,7 +84,7 @@ pub fn read_environment() {
         && !value.is_empty()
         && profile_target(value).is_none()
     {
-        complaints[4] = Some(("ALLOKIT_PROFILE", value, "pprof:path, folded:path"));
+        complaints[4] = Some(("ALLOKIT_PROFILE", value, "pprof:path, folded:path, html:path, json:path"));
     }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
@@ -139,6 +140,7 @@ fn stats_target(value: &'static CStr) -> Option<(Format, Option<&'static CStr>)>
         b"text" | b"1" => Format::Text,
         b"json" => Format::Json,
         b"prometheus" => Format::Prometheus,
+        b"openmetrics" => Format::OpenMetrics,
         _ => return None,
     };
     let path = match colon {
@@ -155,6 +157,8 @@ fn profile_target(value: &'static CStr) -> Option<(Profile, &'static CStr)> {
     let format = match &bytes[..colon] {
         b"pprof" => Profile::Pprof,
         b"folded" => Profile::Folded,
+        b"html" => Profile::Html,
+        b"json" => Profile::Json,
         _ => return None,
     };
     let path = CStr::from_bytes_with_nul(&bytes[colon + 1..]).ok()?;

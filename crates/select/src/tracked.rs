@@ -115,13 +115,19 @@ pub(crate) unsafe fn snapshot_diff(
     if json { diff.write_json(out) } else { diff.write_text(out) }
 }
 
-/// See [`crate::leaks::profile_write`].
+/// See [`crate::leaks::profile_write`]: pprof or folded stacks.
 pub(crate) fn profile(format: Profile, out: &mut Draft<'_>) {
-    match format {
-        Profile::Pprof => allokit_track::write_pprof(clock::unix_ns(), &mut |bytes| out.add(bytes)),
+    if format == Profile::Pprof {
+        allokit_track::write_pprof(clock::unix_ns(), &mut |bytes| out.add(bytes));
+    } else {
         // A draft tells at its end whether all went well.
-        Profile::Folded => drop(allokit_track::write_folded(out)),
+        let _ = allokit_track::write_folded(out);
     }
+}
+
+/// The part of [`Profile::Json`] that the tracker knows.
+pub(crate) fn write_json(out: &mut dyn fmt::Write) -> fmt::Result {
+    allokit_track::write_json(out)
 }
 
 impl Origin {

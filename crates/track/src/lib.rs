@@ -27,13 +27,14 @@ mod means;
 mod profile;
 pub mod sites;
 mod snapshot;
+mod spread;
 mod threads;
 
 #[cfg(test)]
 mod tests;
 
 pub use leaks::{Leaks, Since, SiteCount, mark};
-pub use profile::{write_folded, write_pprof};
+pub use profile::{write_folded, write_json, write_pprof};
 pub use sites::SiteId;
 pub use snapshot::{Diff, Snapshot};
 

@@ -6,6 +6,7 @@
 
 use crate::leaks::{Leaks, Since, SiteCount};
 use crate::sites::{Parts, write_text};
+use crate::spread::Spread;
 use allokit_platform::symbol;
 use core::fmt::{self, Write};
 
@@ -29,6 +30,23 @@ pub fn write_folded(out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, " {}", row.bytes)?;
     }
     Ok(())
+}
+
+/// The members `blocks`, `bytes`, `sites`, `sizes` and `map` of a JSON object: docs/profiling.md has the schema.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_json(out: &mut dyn fmt::Write) -> fmt::Result {
+    let leaks = Leaks::take(Since::Start);
+    write!(out, "\"blocks\":{},\"bytes\":{},\"sites\":[", leaks.blocks, leaks.bytes)?;
+    for (index, row) in leaks.rows().iter().enumerate() {
+        out.write_str(if index > 0 { ",\n{\"site\":" } else { "\n{\"site\":" })?;
+        row.site.write_json(out)?;
+        write!(out, ",\"blocks\":{},\"bytes\":{}}}", row.blocks, row.bytes)?;
+    }
+    drop(leaks);
+    out.write_str("],\n")?;
+    Spread::take().write_json(out)
 }
 
 /// Text that is to be one frame: the character between frames and the end of the line have a meaning there.

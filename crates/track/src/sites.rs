@@ -10,6 +10,7 @@
 
 use allokit_core::{Place, Site, Tag};
 use allokit_platform::{Lock, meta, symbol};
+use allokit_report::write_json_text;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::{fmt, ptr};
@@ -340,8 +341,8 @@ impl SiteId {
         Parts { file: text(entry.file), function: text(entry.function), line: entry.line, caller: entry.caller }
     }
 
-    /// The site as a JSON object: `file`, `line` and `function`, or `address`, `module`, `symbol` and `offset`, as far as
-    /// they are known; empty for the unknown site.
+    /// The site as a JSON object: `file`, `line` and `function`, or `address`, `module`, `symbol`, `offset` and `base` (where
+    /// the module begins), as far as they are known; empty for the unknown site.
     ///
     /// # Errors
     /// Those of the writer.
@@ -356,7 +357,7 @@ impl SiteId {
                     out.write_str(",\"symbol\":")?;
                     write_json_text(name.to_bytes(), out)?;
                 }
-                write!(out, ",\"offset\":{}", found.offset)?;
+                write!(out, ",\"offset\":{},\"base\":\"{:#x}\"", found.offset, found.base)?;
             }
             return out.write_str("}");
         }
@@ -372,24 +373,6 @@ impl SiteId {
         }
         out.write_str("}")
     }
-}
-
-/// A JSON string; what is not UTF-8 becomes U+FFFD.
-fn write_json_text(bytes: &[u8], out: &mut dyn fmt::Write) -> fmt::Result {
-    out.write_str("\"")?;
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\\' => write!(out, "\\{c}")?,
-                c if c < ' ' => write!(out, "\\u{:04x}", c as u32)?,
-                c => out.write_char(c)?,
-            }
-        }
-        if !chunk.invalid().is_empty() {
-            out.write_char('\u{fffd}')?;
-        }
-    }
-    out.write_str("\"")
 }
 
 /// The site as people read it: `file:line (function)`, `file:line`, `module(symbol+0x1f)`, `module(+0x1234)`.

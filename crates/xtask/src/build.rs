@@ -168,6 +168,22 @@ fn stripped(dylib: &Path, kit: &Kit, work: &Path) -> Result<PathBuf> {
     Ok(made)
 }
 
+/// Builds the command `allokit`, for this machine, and returns its path.
+pub fn build_command() -> Result<PathBuf> {
+    let folder = target_dir().join("allokit/cargo/command");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let command = folder.join("tool/allokit");
+    if !command.exists() {
+        eprintln!("building allokit, the command; a minute or two the first time");
+    }
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "allokit-cli", "--profile", "tool"]);
+    cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(&folder);
+    tools::run(&mut cargo)?;
+    ensure!(command.is_file(), "cargo left no {}", command.display());
+    Ok(command)
+}
+
 /// Where a backend is built: with what, in which folder of cargo's, to which folder.
 struct Place {
     kit: Kit,

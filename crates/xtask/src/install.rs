@@ -4,11 +4,12 @@
 //! the prefix can be written is found out before anything is built; then everything is put together in a folder inside
 //! it and moved into place at the end.
 
-use crate::{build, sources};
+use crate::{build, sources, tools};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,6 +28,9 @@ pub struct Args {
     /// Install libraries for another machine: a Rust target such as aarch64-unknown-linux-gnu
     #[arg(long)]
     target: Option<String>,
+    /// Leave out the command `allokit`, its manual and its completions
+    #[arg(long)]
+    no_command: bool,
 }
 
 /// Of the packages whose code is inside a library, the licence that must go with it.
@@ -51,10 +55,15 @@ pub fn run(args: &Args) -> Result<()> {
         let preload = if build::has_preload(backend) { Some(build::build_preload(&options)?) } else { None };
         built.push(Libraries { backend, built: build::build_with(&options)?, preload });
     }
-    install(&place, &built)?;
+    // A command for another machine could not write its own manual here.
+    let command = if args.no_command || args.target.is_some() { None } else { Some(build::build_command()?) };
+    install(&place, &built, command.as_deref())?;
 
     let names: Vec<&str> = built.iter().map(|libraries| libraries.backend).collect();
     println!("Allokit {} ({}) is in {}", build::VERSION, names.join(", "), place.display());
+    if command.is_some() {
+        println!("  the command: {}", prefix.join("bin/allokit").display());
+    }
     println!("  CMake:       -DCMAKE_PREFIX_PATH={}", prefix.display());
     println!("  pkg-config:  PKG_CONFIG_PATH={}", prefix.join("lib/pkgconfig").display());
     if let Some(preload) = built.iter().find_map(|libraries| libraries.preload.as_ref()) {
@@ -87,9 +96,17 @@ fn under(destdir: &Path, prefix: &Path) -> PathBuf {
 const FOLDERS: [&str; 7] =
     ["", "include", "include/allokit", "lib", "lib/cmake/Allokit", "lib/pkgconfig", "share/doc/allokit"];
 
+/// Those of the command, and the completions: where a shell looks, under which name.
+const COMMAND_FOLDERS: [&str; 2] = ["bin", "share/man/man1"];
+const COMPLETIONS: [(&str, &str, &str); 3] = [
+    ("bash", "share/bash-completion/completions", "allokit"),
+    ("zsh", "share/zsh/site-functions", "_allokit"),
+    ("fish", "share/fish/vendor_completions.d", "allokit.fish"),
+];
+
 /// Whether every folder of the layout can be made and written to; makes none.
 fn check(place: &Path) -> Result<()> {
-    for folder in FOLDERS {
+    for folder in FOLDERS.into_iter().chain(COMMAND_FOLDERS) {
         let folder = place.join(folder);
         let there = folder.ancestors().find(|folder| folder.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
         ensure!(there.is_dir(), "cannot install to {}: {} is not a folder", place.display(), there.display());
@@ -101,12 +118,12 @@ fn check(place: &Path) -> Result<()> {
 }
 
 /// Puts the libraries and all that belongs to them into `place`.
-pub fn install(place: &Path, built: &[Libraries]) -> Result<()> {
+pub fn install(place: &Path, built: &[Libraries], command: Option<&Path>) -> Result<()> {
     let new = !place.exists();
     fs::create_dir_all(place).with_context(|| format!("cannot make the folder {}", place.display()))?;
     let stage = tempfile::Builder::new().prefix(".allokit-").tempdir_in(place);
     let done = stage.with_context(|| format!("cannot write to {}", place.display())).and_then(|stage| {
-        put_together(stage.path(), built)?;
+        put_together(stage.path(), built, command)?;
         move_into(stage.path(), place)
     });
     if new && done.is_err() {
@@ -117,7 +134,7 @@ pub fn install(place: &Path, built: &[Libraries]) -> Result<()> {
 }
 
 /// The whole layout, in a folder of its own.
-fn put_together(stage: &Path, built: &[Libraries]) -> Result<()> {
+fn put_together(stage: &Path, built: &[Libraries], command: Option<&Path>) -> Result<()> {
     for folder in FOLDERS {
         fs::create_dir_all(stage.join(folder))?;
     }
@@ -141,6 +158,25 @@ fn put_together(stage: &Path, built: &[Libraries]) -> Result<()> {
     }
     for libraries in built {
         library(stage, libraries)?;
+    }
+    command.map_or(Ok(()), |command| self::command(stage, command))
+}
+
+/// The command, its manual and its completions, which it writes itself.
+fn command(stage: &Path, command: &Path) -> Result<()> {
+    for folder in COMMAND_FOLDERS.into_iter().chain(COMPLETIONS.map(|(_, folder, _)| folder)) {
+        fs::create_dir_all(stage.join(folder))?;
+    }
+    copy(command, &stage.join("bin/allokit"))?;
+    tools::output(Command::new(command).args(["man", "--dir"]).arg(stage.join("share/man/man1")))?;
+    for page in files(&stage.join("share/man/man1"), ".1")? {
+        fs::set_permissions(&page, fs::Permissions::from_mode(0o644))?;
+    }
+    for (shell, folder, name) in COMPLETIONS {
+        let text = tools::output(Command::new(command).args(["completions", shell]))?;
+        let path = stage.join(folder).join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_arena, test_bench, test_conformance, test_consumers, test_examples, test_heap, test_instr,
-    test_misuse, test_preload, test_profile, test_rust, tools,
+    build, proof, test_arena, test_bench, test_cli, test_conformance, test_consumers, test_examples, test_heap,
+    test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -44,6 +44,8 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_examples::cases());
     cases.extend(test_preload::cases());
     cases.extend(test_profile::cases());
+    cases.extend(test_page::cases());
+    cases.extend(test_cli::cases());
     cases.extend(test_bench::cases());
     if !args.only.is_empty() {
         cases.retain(|case| args.only.iter().any(|word| case.name.contains(word.as_str())));
@@ -119,6 +121,8 @@ fn prepare(cases: &[Case]) -> Result<()> {
         "header/",
         "preload/",
         "profile/",
+        "report/",
+        "cli/",
         "bench/",
     ]) {
         tools::need(&["gcc", "g++", "clang", "make", "ld", "objcopy", "ar"])?;

@@ -837,7 +837,7 @@ fn prefix() -> Result<PathBuf> {
         let built = build::BACKENDS
             .into_iter()
             .map(|backend| Ok(install::Libraries { backend, built: built(backend)?, preload: None }));
-        install::install(&first, &built.collect::<Result<Vec<_>>>()?)?;
+        install::install(&first, &built.collect::<Result<Vec<_>>>()?, None)?;
         fs::rename(&first, &moved)?;
         Ok(moved)
     };

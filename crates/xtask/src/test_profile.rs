@@ -154,6 +154,52 @@ fn profile(backend: &str) -> Result<()> {
         ensure!(found, "{wanted:?} is not among {live:?}");
     }
 
+    // The report as data, and the page with the same data. What other libraries hold is among the numbers too.
+    let json: serde_json::Value = serde_json::from_str(&read("live.json")?)?;
+    ensure!(json["format"] == "allokit-report" && json["version"] == 1 && json["backend"] == backend, "{json}");
+    ensure!(json["program"].as_str() == program.to_str() && json["pid"].as_u64() > Some(1), "{json}");
+    let sum = |list: &serde_json::Value, key: &str| -> u64 {
+        list.as_array().into_iter().flatten().filter_map(|row| row[key].as_u64()).sum()
+    };
+    let bytes = json["bytes"].as_u64().context("no bytes")?;
+    ensure!(bytes >= 55000 && json["stats"]["current_bytes"] == bytes, "{json}");
+    for key in ["blocks", "bytes"] {
+        ensure!(json[key] == sum(&json["sites"], key) && json[key] == sum(&json["sizes"], key), "{key}: {json}");
+    }
+    let cells = json["map"]["cells"].as_array().into_iter().flatten();
+    ensure!(bytes == cells.filter_map(|cell| cell[1].as_u64()).sum::<u64>(), "the map: {json}");
+    let grown =
+        serde_json::json!({"site": {"file": GROW, "line": 100, "function": "grow"}, "blocks": 5, "bytes": 5000});
+    let rows = json["sites"].as_array().context("no sites")?;
+    ensure!(rows.contains(&grown) && json["heaps"] == serde_json::json!([]), "{json}");
+    // 1000 bytes are in a class of 1024, 50000 in the doubling up to 65536.
+    let sizes = json["sizes"].as_array().context("no sizes")?;
+    let of =
+        |most: u64| sizes.iter().find(|row| row["most"] == most).map_or(0, |row| row["bytes"].as_u64().unwrap_or(0));
+    ensure!(of(1024) >= 5000 && of(65536) >= 50000, "{json}");
+    let page = read("live.html")?;
+    let (before, after) = allokit_report::page::around();
+    let inside = page.strip_prefix(before).and_then(|page| page.strip_suffix(after)).context("not the page")?;
+    let mut on_page: serde_json::Value = serde_json::from_str(inside)?;
+    on_page["time_ns"] = json["time_ns"].clone();
+    ensure!(on_page == json, "{on_page}");
+
+    run(&program, &["heaps", place], &sites)?;
+    let page = read("heaps.html")?;
+    let inside = page.strip_prefix(before).and_then(|page| page.strip_suffix(after)).context("not the page")?;
+    ensure!(!inside.contains('<'), "{inside}");
+    let json: serde_json::Value = serde_json::from_str(inside)?;
+    let named = |name: &str| json["heaps"].as_array().into_iter().flatten().find(|heap| heap["name"] == name);
+    let (all, one) = (named("all").context("no heap")?, named("</script>\"7\"").context("no heap in it")?);
+    ensure!(one["parent"] == all["id"] && one["id"] != all["id"] && all["parent"] == "0", "{json}");
+    ensure!(all["limit"] == 1 << 20 && one["limit"] == 0 && one["failed"] == 1 && one["blocks"] == 1, "{json}");
+    ensure!(
+        one["bytes"].as_u64() >= Some(10000) && all["bytes"] == 0 && one["reserved"].as_u64() > Some(10000),
+        "{json}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&read("no-heaps.json")?)?;
+    ensure!(json["heaps"] == serde_json::json!([]), "{json}");
+
     // At exit, over what is there already; sites that are return addresses have the function's name.
     let plain = compile(backend, false, folder.path())?;
     for (format, name) in [("folded", "exit.folded"), ("pprof", "exit.pb")] {
@@ -168,11 +214,24 @@ fn profile(backend: &str) -> Result<()> {
     let found = live.iter().any(|sample| sample.bytes == 4000 && sample.address != 0 && sample.file.ends_with("plain"));
     ensure!(found, "{live:?}");
 
+    // Each process its own file; return addresses with all that finds their lines later.
+    let wish = format!("json:{place}/of-%p-%p.json");
+    run(&plain, &["leave"], &[("ALLOKIT_TRACK", "sites"), ("ALLOKIT_PROFILE", &wish)])?;
+    let names: Vec<String> = fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.file_name().into_string().ok()?).filter(|name| name.starts_with("of-")))
+        .collect();
+    let [name] = &names[..] else { anyhow::bail!("not one file: {names:?}") };
+    let json: serde_json::Value = serde_json::from_str(&read(name)?)?;
+    ensure!(*name == format!("of-{0}-{0}.json", json["pid"]), "{name}");
+    let site = json["sites"].as_array().into_iter().flatten().find(|row| row["bytes"] == 4000);
+    let site = &site.context("the four blocks are not there")?["site"];
+    ensure!(site["module"].as_str() == plain.to_str() && site["base"].is_string(), "{site}");
+
     let done = run(&program, &["leave"], &[("ALLOKIT_TRACK", "sites"), ("ALLOKIT_PROFILE", "pprof:/no/folder/x")])?;
     let said = "allokit: ALLOKIT_PROFILE: cannot write /no/folder/x; the profile is lost\n";
     ensure!(done.stderr == said, "{}", done.stderr);
     let done = run(&program, &["leave"], &[("ALLOKIT_PROFILE", "xml:file")])?;
-    let said = "allokit: ALLOKIT_PROFILE=xml:file is not known; valid: pprof:path, folded:path\n";
+    let said = "allokit: ALLOKIT_PROFILE=xml:file is not known; valid: pprof:path, folded:path, html:path, json:path\n";
     ensure!(done.stderr == said, "{}", done.stderr);
     let done = run(&program, &["leave"], &[("ALLOKIT_PROFILE", "pprof:/tmp/x")])?;
     ensure!(done.stderr.contains("nothing is known: tracking is off"), "{}", done.stderr);

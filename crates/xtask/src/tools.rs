@@ -87,6 +87,13 @@ const TOOLS: &[Tool] = &[
         "",
         ["qemu-system-arm", "qemu-system-aarch64-core", "qemu-system-aarch64", "qemu"],
     ),
+    tool("chromium", &CHROMIUM, "CHROMIUM", ["chromium-headless-shell", "chromium-headless", "chromium", "chromium"]),
+    tool(
+        "prometheus_client",
+        &PROMETHEUS_CLIENT,
+        "",
+        ["python3-prometheus-client", "python3-prometheus_client", "python-prometheus_client", ""],
+    ),
     tool("qemu-aarch64", &["qemu-aarch64", "qemu-aarch64-static"], "", ["qemu-user", "qemu-user", "qemu-user", ""]),
 ];
 
@@ -99,6 +106,15 @@ const LIBCLANG: [&str; 7] = [
     "/usr/local/lib/libclang*.so*",
     "/opt/homebrew/opt/llvm/lib/libclang*.dylib",
     "/usr/local/opt/llvm/lib/libclang*.dylib",
+];
+
+const CHROMIUM: [&str; 5] =
+    ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
+/// Of the system's Python.
+const PROMETHEUS_CLIENT: [&str; 2] = [
+    "/usr/lib/python3*/dist-packages/prometheus_client/parser.py",
+    "/usr/lib/python3*/site-packages/prometheus_client/parser.py",
 ];
 
 const LIBTCMALLOC: [&str; 3] = [

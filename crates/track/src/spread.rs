@@ -1,7 +1,7 @@
 //! How the live blocks are spread: over sizes, and over the address space. For the size-class table and the map of a
 //! report. A walk like that of [`crate::Leaks`], into memory outside the heap.
 
-use crate::{header, live};
+use crate::means;
 use allokit_platform::pages;
 use core::{fmt, ptr, slice};
 
@@ -62,14 +62,7 @@ impl Spread {
     pub(crate) fn take() -> Spread {
         let cells = pages::map(CELLS * size_of::<Cell>(), pages::os_page()).cast::<Cell>();
         let mut spread = Spread { steps: [(0, 0); STEPS], cells, used: 0, shift: UNIT_SHIFT };
-        {
-            let _walk = live::WALK.lock();
-            live::for_each(|pin| {
-                // SAFETY: the block is pinned.
-                let size = unsafe { header::read(pin.payload) }.map_or(0, |header| header.size as u64);
-                spread.add(pin.payload.addr(), size);
-            });
-        }
+        means::for_each(|block| spread.add(block.start, block.size as u64));
         spread.sort();
         spread
     }

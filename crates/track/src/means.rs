@@ -11,6 +11,7 @@ pub(crate) struct Live {
     /// 0 also when the header is damaged.
     pub(crate) site: u32,
     pub(crate) size: usize,
+    pub(crate) start: usize,
     /// Whether it was allocated since the last mark.
     pub(crate) is_new: bool,
 }
@@ -24,7 +25,9 @@ pub(crate) struct Means {
     around: fn(usize) -> Option<Tagged>,
 }
 
-const DAMAGED: Live = Live { site: 0, size: 0, is_new: false };
+fn damaged(start: usize) -> Live {
+    Live { site: 0, size: 0, start, is_new: false }
+}
 
 struct Of<B>(B);
 
@@ -53,15 +56,17 @@ pub(crate) fn for_each(mut see: impl FnMut(Live)) {
     let epoch = header::epoch();
     if let Some(means) = means() {
         return (means.visit)(&mut |block| {
-            let is_new = block.tag.stretch() == epoch & Tag::SITE_MAX;
-            see(if block.tag.is_live() { Live { site: block.tag.site(), size: block.size, is_new } } else { DAMAGED });
+            let (tag, size, start) = (block.tag, block.size, block.start);
+            let is_new = tag.stretch() == epoch & Tag::SITE_MAX;
+            see(if tag.is_live() { Live { site: tag.site(), size, start, is_new } } else { damaged(start) });
         });
     }
     live::for_each(|pin| {
+        let start = pin.payload.addr();
         // SAFETY: the block is pinned.
         see(match unsafe { header::read(pin.payload) } {
-            Some(header) => Live { site: header.site, size: header.size, is_new: header.epoch == epoch },
-            None => DAMAGED,
+            Some(header) => Live { site: header.site, size: header.size, start, is_new: header.epoch == epoch },
+            None => damaged(start),
         });
     });
 }

@@ -48,6 +48,22 @@ pub enum Level {
     Stacks = 2,
 }
 
+/// Whether the guarding layer is built in. It is on unless ALLOKIT_GUARD=0; [`TRACKED`] means guarded then.
+pub const GUARD: bool = cfg!(feature = "guard");
+
+/// What a block comes from and must go back by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `malloc`, `free`, and what is neither of the others.
+    Malloc,
+    /// `new`, `delete`
+    New,
+    /// `new[]`, `delete[]`
+    NewArray,
+    /// Either, when it is not known any more.
+    AnyNew,
+}
+
 /// An allocator as the rules below see it.
 ///
 /// # Safety
@@ -457,6 +473,24 @@ fn tracking() -> Tracking {
         _ if !cfg!(feature = "track") => Tracking::None,
         Level::Off => Tracking::Off,
         _ => Tracking::Sites,
+    }
+}
+
+/// `ak_check`: the number of faults among the live blocks, as far as the mode can tell. `caller` is where it is asked.
+pub fn check(caller: usize) -> usize {
+    #[cfg(feature = "track")]
+    if mode() == TRACKED {
+        return crate::tracked::check(Origin::Caller(caller));
+    }
+    let _ = caller;
+    0
+}
+
+/// What the mode wants done at the end of the process.
+pub fn at_exit() {
+    #[cfg(feature = "guard")]
+    if MODE.load(Ordering::Acquire) == TRACKED {
+        allokit_guard::at_exit();
     }
 }
 

@@ -126,6 +126,26 @@ impl Leaks {
     }
 }
 
+/// Verifies the header of every live block, reports the damaged ones, and gives their number.
+pub fn check(site: SiteId) -> usize {
+    let mut found = [ptr::null::<u8>(); 32];
+    let mut count = 0;
+    {
+        let _walk = live::WALK.lock();
+        live::for_each(|pin| {
+            // SAFETY: the block is pinned.
+            if unsafe { header::read(pin.payload) }.is_none() {
+                if let Some(place) = found.get_mut(count) {
+                    *place = pin.payload;
+                }
+                count += 1;
+            }
+        });
+    }
+    found.iter().take(count).for_each(|payload| crate::fault::damaged(crate::fault::Operation::Check, *payload, site));
+    count
+}
+
 impl Drop for Leaks {
     fn drop(&mut self) {
         if !self.rows.is_null() {

@@ -15,19 +15,28 @@
 #[cfg(test)]
 extern crate std;
 
-mod fault;
-mod header;
+// `fault`, `header`, `live` and `threads` are public for allokit-guard, whose blocks have the same headers in the same map.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fault;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod header;
 mod leaks;
-mod live;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod live;
 mod profile;
 pub mod sites;
 mod snapshot;
-mod threads;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod threads;
 
 #[cfg(test)]
 mod tests;
 
-pub use leaks::{Leaks, Since, SiteCount, mark};
+pub use leaks::{Leaks, Since, SiteCount, check, mark};
 pub use profile::{write_folded, write_pprof};
 pub use sites::SiteId;
 pub use snapshot::{Diff, Snapshot};

@@ -836,7 +836,7 @@ fn prefix() -> Result<PathBuf> {
         }
         let built = build::BACKENDS
             .into_iter()
-            .map(|backend| Ok(install::Libraries { backend, built: built(backend)?, preload: None }));
+            .map(|backend| Ok(install::Libraries { backend, built: built(backend)?, preload: Vec::new() }));
         install::install(&first, &built.collect::<Result<Vec<_>>>()?)?;
         fs::rename(&first, &moved)?;
         Ok(moved)

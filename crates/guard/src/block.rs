@@ -8,7 +8,7 @@
 use crate::switches::Check;
 use crate::{Kind, SiteId};
 use allokit_core::Backend;
-use allokit_platform::{entropy, fill};
+use allokit_platform::{entropy, fill, peek};
 use allokit_track::header::{self, Header};
 use core::sync::atomic::Ordering;
 
@@ -198,52 +198,75 @@ pub(crate) unsafe fn clear_tail(payload: *mut u8, from: usize, to: usize) {
     }
 }
 
-/// Whether the 16 bytes before a block are what the end of the block before it is: a canary, or zero. At the start of a
-/// page nothing is known.
+/// Our own allocator's unit: the memory of one is there as a whole.
+const UNIT: usize = 64 << 10;
+
+/// Whether the 16 bytes before a block are what the end of the block before it is: a canary, or zero.
 ///
 /// # Safety
 /// The block is one of our own allocator's, and the caller's.
 #[inline(always)]
 pub(crate) unsafe fn is_clear_before<B: Backend>(base: *const u8) -> bool {
-    if base.addr().is_multiple_of(4096) {
-        return true;
+    if base.addr().is_multiple_of(UNIT) {
+        return is_clear_before_unit::<B>(base);
     }
-    // SAFETY: the same page of memory.
+    // SAFETY: the same unit of memory.
     unsafe {
         let words = base.sub(16).cast::<u64>();
         let last = words.add(1).read_volatile();
-        if last == canary(base.addr() - 8) {
-            return true;
-        }
-        (last | words.read_volatile()) == 0 || is_expected_before::<B>(base)
+        last == canary(base.addr() - 8) || (last | words.read_volatile()) == 0 || is_expected::<B>(base.addr() - 16)
     }
 }
 
-/// The slower look: the block before may have a canary that ends earlier, or be about to be allocated or freed; or it is
-/// no block, and what was one of another size has left a link of the allocator's here.
+/// The same at the start of a unit: the one before it may not be there.
 #[cold]
 #[inline(never)]
-unsafe fn is_expected_before<B: Backend>(base: *const u8) -> bool {
+fn is_clear_before_unit<B: Backend>(base: *const u8) -> bool {
+    peek::words(base.addr() - 16).is_none_or(|words| words == [0, 0] || is_expected::<B>(base.addr() - 16))
+}
+
+/// Whether 16 bytes behind a block are zero, in what the allocator has rounded it up by, or in the next block if nobody has
+/// that. (What follows a block at once is the next one's header, or the allocator's.) Gives where they are if they are not.
+///
+/// # Safety
+/// As [`is_clear_before`]; the block is `gross` bytes long.
+#[inline(always)]
+pub(crate) unsafe fn damage_after<B: Backend>(base: *const u8, gross: usize) -> Option<*const u8> {
+    // SAFETY: the caller's promise.
+    let rest = unsafe { B::usable_size(base) } - gross;
+    let there = base.wrapping_add(gross + if rest < 32 { rest + header::SIZE } else { 16 });
+    if rest < 32 && (base.addr() / UNIT != (there.addr() + 15) / UNIT || allokit_track::live::is_live(there.addr())) {
+        return None;
+    }
+    // SAFETY: the same block, or the same unit of memory.
+    let words = unsafe { there.cast::<u64>().read_volatile() | there.cast::<u64>().add(1).read_volatile() };
+    (words != 0 && !is_expected::<B>(there.addr())).then_some(there)
+}
+
+/// The slower look at 16 bytes that are not zero: a live block may reach there, or one that is just now allocated or freed;
+/// or what was a block of another size once has left a link of the allocator's.
+#[cold]
+#[inline(never)]
+fn is_expected<B: Backend>(addr: usize) -> bool {
     use allokit_track::live;
     if !Check::Underflow.is_on() {
         return true;
     }
     for _ in 0..2 {
         let _walk = live::WALK.lock();
-        let before = live::last_start(base.addr() - 1, crate::LARGE * 2);
+        let before = live::last_start(addr + 15, crate::LARGE * 2);
         if let Some(pin) = before.and_then(live::pin)
             // SAFETY: pinned.
-            && let Some((layout, _)) = unsafe { read(pin.payload) }
-            && pin.payload.addr() + layout.tail() > base.addr() - 16
+            && unsafe { read(pin.payload) }.is_none_or(|(layout, _)| pin.payload.addr() + layout.tail() > addr)
         {
             // It reaches so far; whether it is whole is found when it is freed.
             return true;
         }
-        // SAFETY: as above.
-        let words = unsafe { [base.sub(16).cast::<u64>().read_volatile(), base.sub(8).cast::<u64>().read_volatile()] };
-        let is_link =
-            |word: u64| word.is_multiple_of(16) && B::owns(core::ptr::without_provenance(word as usize)) == Some(true);
-        if words.into_iter().all(|word| word == 0 || is_link(word)) {
+        drop(_walk);
+        let is_link = |word: usize| {
+            word == 0 || word.is_multiple_of(16) && B::owns(core::ptr::without_provenance(word)) == Some(true)
+        };
+        if peek::words(addr).is_none_or(|words| words.into_iter().all(is_link)) {
             return true;
         }
     }

@@ -6,6 +6,7 @@ use crate::quarantine::Entry;
 use crate::switches::Check;
 use crate::{Kind, SiteId};
 use allokit_core::{Fault, FaultKind};
+use allokit_platform::fill;
 use allokit_platform::stderr::Stderr;
 use allokit_report::fault::raise;
 use allokit_track::fault::Operation;
@@ -80,6 +81,20 @@ pub(crate) fn overflow_large(ptr: *const u8, layout: &Layout, word: u64, site: S
     report_overflow(Operation::Free, ptr, layout, word, site, (first, last));
 }
 
+/// What lies behind the block's end, in no block, was written to, but not its canary.
+#[cold]
+#[inline(never)]
+pub(crate) fn beyond(ptr: *const u8, layout: &Layout, word: u64, site: SiteId, there: *const u8) {
+    let found = (0..16).filter(|at| {
+        // SAFETY: the caller has seen that these bytes are there.
+        let byte = unsafe { there.add(*at).read_volatile() };
+        byte != 0
+    });
+    let (first, last) = (found.clone().min().unwrap_or(0), found.max().unwrap_or(15));
+    let start = there.addr() - ptr.addr();
+    report_overflow(Operation::Free, ptr, layout, word, site, (start + first, start + last));
+}
+
 /// What lies before a block's header was written to.
 #[cold]
 #[inline(never)]
@@ -139,6 +154,9 @@ pub(crate) fn write_after_free(entry: &Entry, site: SiteId) {
         }
         Ok(())
     });
+    // Nobody gets the block any more; it is clear, as its neighbours expect it to be.
+    // SAFETY: as above.
+    unsafe { fill::zero(ptr.sub(layout.offset), layout.gross()) };
 }
 
 /// malloc freed by delete, and so on.

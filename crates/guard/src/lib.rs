@@ -293,7 +293,11 @@ impl<B: Backend> Guarded<B> {
         }
         // SAFETY: the block was live and is ours now.
         unsafe {
-            let Some((layout, word)) = block::read(ptr) else { return fault::damaged(Operation::Free, ptr, site) };
+            let Some((layout, word)) = block::read(ptr) else {
+                // Its size is not known, so it stays where it is.
+                live::put_back(ptr);
+                return fault::damaged(Operation::Free, ptr, site);
+            };
             if block::kind(word) != kind as u8 && !(block::kind(word) == Kind::AnyNew as u8 && kind != Kind::Malloc) {
                 fault::wrong_kind(ptr, &layout, word, kind, site);
             }
@@ -319,10 +323,17 @@ impl<B: Backend> Guarded<B> {
         unsafe {
             let base = ptr.sub(layout.offset);
             if !block::is_whole(ptr, layout) {
-                return fault::overflow(Operation::Free, ptr, &layout, word, site);
+                fault::overflow(Operation::Free, ptr, &layout, word, site);
+                // Nobody gets it any more; it is clear, as its neighbours expect it to be.
+                return fill::zero(base, layout.gross());
             }
-            if Self::NEIGHBOURS && !block::is_clear_before::<B>(base) {
-                fault::underflow(ptr, &layout, word, site);
+            if Self::NEIGHBOURS {
+                if !block::is_clear_before::<B>(base) {
+                    fault::underflow(ptr, &layout, word, site);
+                }
+                if let Some(there) = block::damage_after::<B>(base, layout.gross()) {
+                    fault::beyond(ptr, &layout, word, site, there);
+                }
             }
             fill::zero(base, layout.gross());
             let entry = Entry::new(ptr, layout, block::site(word), site);
@@ -359,6 +370,7 @@ impl<B: Backend> Guarded<B> {
         // SAFETY: the block was live and is ours now.
         unsafe {
             let Some((layout, word)) = block::read(ptr) else {
+                live::put_back(ptr);
                 fault::damaged(Operation::Realloc, ptr, site);
                 errno::set(errno::EINVAL);
                 return ptr::null_mut();
@@ -367,7 +379,8 @@ impl<B: Backend> Guarded<B> {
             if kind != Kind::Malloc {
                 fault::wrong_kind_realloc(ptr, &layout, word, site);
             }
-            let whole = block::is_whole(ptr, layout);
+            // (Of a block with pages of its own, what lies around it is looked at when it is freed, below.)
+            let whole = header::guard::is_elsewhere(ptr.addr()) || block::is_whole(ptr, layout);
             if !whole {
                 fault::overflow(Operation::Realloc, ptr, &layout, word, site);
             }
@@ -402,6 +415,7 @@ impl<B: Backend> Guarded<B> {
                 Self::retire(ptr, layout, word, site);
             } else {
                 threads::count_free(layout.size);
+                fill::zero(ptr.sub(layout.offset), layout.gross());
             }
             moved
         }

@@ -16,6 +16,14 @@ pub unsafe fn zero(start: *mut u8, bytes: usize) {
             return zero_much(start, bytes);
         }
         let (mut at, end) = (start.cast::<u64>(), start.add(bytes).cast::<u64>());
+        let fours = start.add(bytes & !31).cast::<u64>();
+        while at < fours {
+            at.write_volatile(0);
+            at.add(1).write_volatile(0);
+            at.add(2).write_volatile(0);
+            at.add(3).write_volatile(0);
+            at = at.add(4);
+        }
         while at < end {
             at.write_volatile(0);
             at = at.add(1);

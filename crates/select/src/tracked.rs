@@ -28,7 +28,11 @@ pub(crate) fn start() {
     #[cfg(not(feature = "guard"))]
     Layer::start();
     #[cfg(feature = "guard")]
-    Layer::start(crate::settings::guard_options());
+    {
+        #[cfg(feature = "native")]
+        allokit_native::Native::commit_in_steps_of(256 << 10);
+        Layer::start(crate::settings::guard_options());
+    }
 }
 
 /// See [`crate::api::check`].

@@ -20,6 +20,7 @@ mod test_bench;
 mod test_conformance;
 mod test_consumers;
 mod test_examples;
+mod test_guard;
 mod test_heap;
 mod test_instr;
 mod test_misuse;

@@ -127,6 +127,20 @@ pub(crate) unsafe fn read(payload: *const u8) -> Option<(Layout, u64)> {
     Some((Layout { size: size as usize, offset: 1usize.wrapping_shl((word >> 56) as u32) }, word))
 }
 
+/// Writes the header of a block with address space of its own.
+///
+/// # Safety
+/// The block is the caller's.
+pub(crate) unsafe fn write_elsewhere(payload: *const u8, layout: Layout, site: SiteId, kind: Kind, epoch: u32) {
+    let (first, second) = words(payload, layout, site, kind, epoch);
+    let header = crate::space::words(payload.addr());
+    // SAFETY: the record of the block's slot.
+    unsafe {
+        header.write(first);
+        header.add(1).write(second);
+    }
+}
+
 /// Gives a block the epoch of the one that it takes the place of.
 ///
 /// # Safety
@@ -254,7 +268,8 @@ fn is_expected<B: Backend>(addr: usize) -> bool {
     }
     for _ in 0..2 {
         let _walk = live::WALK.lock();
-        let before = live::last_start(addr + 15, crate::LARGE * 2);
+        // A block that covers these bytes, or whose header does.
+        let before = live::last_start(addr + 15 + header::SIZE, crate::LARGE * 2);
         if let Some(pin) = before.and_then(live::pin)
             // SAFETY: pinned.
             && unsafe { read(pin.payload) }.is_none_or(|(layout, _)| pin.payload.addr() + layout.tail() > addr)

@@ -400,6 +400,17 @@ impl<B: Backend> Guarded<B> {
                 threads::on_alloc(size);
                 return ptr;
             }
+            if header::guard::is_elsewhere(ptr.addr())
+                && align <= MIN_ALIGN
+                && matches!(space::damage(ptr.addr(), layout.size), space::Damage::None)
+                && space::resize(ptr.addr(), layout.size, size)
+            {
+                block::write_elsewhere(ptr, new, site, kind, block::epoch(word));
+                live::put_back(ptr);
+                threads::count_free(layout.size);
+                threads::on_alloc(size);
+                return ptr;
+            }
             let moved = if align <= MIN_ALIGN && size.wrapping_sub(1) < LARGE - 1 {
                 Self::alloc_inside(Layout::new(size), false, site, kind)
             } else {

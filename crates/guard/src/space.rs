@@ -33,7 +33,7 @@ const EMPTY_COUNT: usize = 1 << 20;
 /// Freed slots that wait before the oldest is used again.
 const WAITING: usize = 256;
 /// Blocks with pages of their own at a time: each costs two mappings, of which a process has 65530.
-const LIVE_MOST: usize = 8192;
+const LIVE_MOST: usize = 4096;
 /// How many empty blocks are looked through for a free place.
 const LOOKS: usize = 64;
 
@@ -245,6 +245,45 @@ fn place_large(size: usize, align: usize) -> Option<(&'static Record, usize)> {
     // SAFETY: what lies behind the payload, in its pages.
     unsafe { fill::set(pointer.add(payload + size - body), filler(payload), body + length - payload - size) };
     Some((record, payload))
+}
+
+/// Makes a block of another size of a large one where it is, if its slot has room; the block is the caller's. What lies
+/// behind it was looked at. The header is the caller's to write.
+#[cold]
+pub(crate) fn resize(payload: usize, size: usize, new: usize) -> bool {
+    let _errno = errno::Saved::new();
+    let (part, slot) = slot_of(payload);
+    let Some(record) = record(part, slot) else { return false };
+    if part == 0 || new < crate::LARGE || new < size / 2 {
+        return false;
+    }
+    let page = pages::os_page();
+    let (body, length) = (record.body.load(Ordering::Relaxed), record.length.load(Ordering::Relaxed));
+    let end = start(part) + (slot + 1) * step(part) - GAP - page;
+    let Some(wanted) = (payload - body).checked_add(new).map(|bytes| bytes.next_multiple_of(page)) else {
+        return false;
+    };
+    if body.checked_add(wanted).is_none_or(|after| after > end) {
+        return false;
+    }
+    let at = |offset: usize| ptr::with_exposed_provenance_mut::<u8>(body + offset);
+    // SAFETY: pages of this slot, which are the block's or nobody's.
+    unsafe {
+        if wanted > length && !pages::commit(at(length), wanted - length) {
+            return false;
+        }
+        if wanted < length && !pages::revoke(at(wanted), length - wanted) {
+            return false;
+        }
+        let (old_end, new_end) = (payload - body + size, payload - body + new);
+        // What was behind the payload and is in it now says nothing of the secret.
+        if new_end > old_end {
+            fill::set(at(old_end), 0, length.min(new_end) - old_end);
+        }
+        fill::set(at(new_end), filler(payload), wanted - new_end);
+    }
+    record.length.store(wanted, Ordering::Relaxed);
+    true
 }
 
 /// What the bytes between a payload and the end of its page hold: never a zero nor ASCII.

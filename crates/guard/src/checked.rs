@@ -74,6 +74,16 @@ pub fn fits(addr: *const u8, bytes: usize) -> bool {
 
 #[inline(never)]
 fn fits_in_heap(addr: usize, bytes: usize) -> bool {
+    if !header::guard::is_elsewhere(addr)
+        && let Some(start) = live::last_start(addr, REACH.load(Ordering::Relaxed))
+    {
+        // The usual case, without a look at the checksum.
+        // SAFETY: as in `look`.
+        let size = unsafe { block::size_unchecked(ptr::with_exposed_provenance(start)) };
+        if addr - start <= size && bytes <= size - (addr - start) {
+            return true;
+        }
+    }
     bytes == 0 || !ON.load(Ordering::Relaxed) || matches!(look(addr, bytes), Found::Fits)
 }
 

@@ -209,7 +209,24 @@ pub fn is_used_near(addr: usize) -> bool {
     leaf(addr).is_some_and(|leaf| is_used(leaf, addr % SPAN / GRANULE / PAGE))
 }
 
-/// The last live start at or before `addr`, not further away than `reach`; not pinned, so it may be freed meanwhile.
+/// LIVE or PINNED in either place, for eight bytes at once.
+const TAKEN_MASK: u64 = 0x0505_0505_0505_0505;
+
+/// The eight states that begin with this granule's, a multiple of 8; the first one lowest.
+#[inline(always)]
+fn eight(leaf: &Leaf, granule: usize) -> u64 {
+    if cfg!(miri) {
+        // Miri knows no atomics of two sizes in one place.
+        let states = leaf.states[granule..granule + 8].iter().rev();
+        return states.fold(0, |eight, state| eight << 8 | u64::from(state.load(Ordering::Acquire)));
+    }
+    // SAFETY: eight states, aligned, inside the array.
+    let found = unsafe { &*leaf.states.as_ptr().add(granule).cast::<AtomicU64>() };
+    u64::from_le(found.load(Ordering::Acquire))
+}
+
+/// The last live start at or before `addr`, not much further away than `reach`; not pinned, so it may be freed meanwhile.
+#[inline]
 #[must_use]
 pub fn last_start(addr: usize, reach: usize) -> Option<usize> {
     let lowest = addr.saturating_sub(reach);
@@ -217,36 +234,32 @@ pub fn last_start(addr: usize, reach: usize) -> Option<usize> {
     loop {
         let leaf = leaf(next)?;
         let base = next / SPAN * SPAN;
-        let mut granule = next % SPAN / GRANULE;
-        loop {
-            if granule % 8 == 7 && base + granule * GRANULE >= lowest && granule >= 7 && !cfg!(miri) {
-                // SAFETY: eight states, aligned, inside the array: a first look, as in `for_each_in`.
-                let eight = unsafe { &*leaf.states.as_ptr().add(granule - 7).cast::<AtomicU64>() };
-                if eight.load(Ordering::Relaxed) & LIVE_MASK == 0 {
-                    if granule == 7 {
-                        break;
-                    }
-                    granule -= 8;
-                    continue;
-                }
+        let own = next % SPAN / GRANULE;
+        let mut first = own & !7;
+        let mut found = eight(leaf, first) & (u64::MAX >> (56 - own % 8 * 8));
+        if next == addr {
+            // The start in the address's own 32 bytes may lie behind it.
+            let state = (found >> (own % 8 * 8)) as usize;
+            if state & 16 > addr & 31 {
+                found &= !(0xff << (own % 8 * 8));
             }
-            if base + granule * GRANULE + GRANULE <= lowest {
+        }
+        loop {
+            if found & TAKEN_MASK != 0 {
+                let byte = (63 - (found & TAKEN_MASK).leading_zeros() as usize) / 8;
+                let state = (found >> (byte * 8)) as usize;
+                return Some(base + (first + byte) * GRANULE + (state & 16));
+            }
+            if base + first * GRANULE <= lowest {
                 return None;
             }
-            if let Some(start) = live_start(leaf.states[granule].load(Ordering::Acquire), granule)
-                && base + start <= addr
-            {
-                return Some(base + start);
-            }
-            if granule == 0 {
+            if first == 0 {
                 break;
             }
-            granule -= 1;
+            first -= 8;
+            found = eight(leaf, first);
         }
         next = base.checked_sub(1)?;
-        if next < lowest {
-            return None;
-        }
     }
 }
 

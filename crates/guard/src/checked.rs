@@ -72,15 +72,30 @@ pub fn fits(addr: *const u8, bytes: usize) -> bool {
     !(live::is_used_near(addr) || header::guard::is_elsewhere(addr)) || fits_in_heap(addr, bytes)
 }
 
+/// Starts of blocks that were found by a long way, by the address: a large block is often copied to again. Whether what is
+/// here is a live block that the copy stays in is looked at each time.
+static STARTS: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
+
 #[inline(never)]
 fn fits_in_heap(addr: usize, bytes: usize) -> bool {
-    if !header::guard::is_elsewhere(addr)
-        && let Some(start) = live::last_start(addr, REACH.load(Ordering::Relaxed))
-    {
-        // The usual case, without a look at the checksum.
-        // SAFETY: as in `look`.
-        let size = unsafe { block::size_unchecked(ptr::with_exposed_provenance(start)) };
-        if addr - start <= size && bytes <= size - (addr - start) {
+    // The usual case, without a look at the checksum.
+    if !header::guard::is_elsewhere(addr) {
+        let covers = |start: usize| {
+            // SAFETY: as in `look`.
+            let size = unsafe { block::size_unchecked(ptr::with_exposed_provenance(start)) };
+            addr - start <= size && bytes <= size - (addr - start)
+        };
+        let known = &STARTS[addr / 1024 % STARTS.len()];
+        let start = known.load(Ordering::Relaxed);
+        if start.wrapping_sub(1) < addr && live::is_live(start) && covers(start) {
+            return true;
+        }
+        if let Some(start) = live::last_start(addr, REACH.load(Ordering::Relaxed))
+            && covers(start)
+        {
+            if addr - start >= 256 {
+                known.store(start, Ordering::Relaxed);
+            }
             return true;
         }
     }

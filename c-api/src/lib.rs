@@ -506,17 +506,19 @@ pub extern "C" fn ak_fault_name(kind: u32) -> *const c_char {
     known.map_or(c"unknown fault", FaultKind::name).as_ptr()
 }
 
-unsafe extern "C" fn check_from(caller: usize) -> usize {
+extern "C" fn check_plain() -> usize {
+    0
+}
+
+extern "C" fn check_from(caller: usize) -> usize {
     api::check(caller)
 }
 
-allokit_platform::slow_entry! { 0, fn check_entry() -> usize; slow = check_from; }
-
-/// See `ak_check` in alloc.h.
-#[unsafe(no_mangle)]
-pub extern "C" fn ak_check() -> usize {
-    // SAFETY: no preconditions.
-    unsafe { check_entry() }
+allokit_platform::entry! {
+    0,
+    /// See `ak_check` in alloc.h.
+    pub fn ak_check() -> usize;
+    mode = api::MODE, plain = check_plain, slow = check_from;
 }
 
 /// See `ak_fault_count` in alloc.h.

@@ -70,6 +70,10 @@ if(DEFINED ALLOKIT_TRACK AND NOT ALLOKIT_TRACK STREQUAL "" AND NOT ALLOKIT_TRACK
   list(APPEND allokit_arguments --track off)
   set(allokit_folder "lib-notrack")
 endif()
+if(DEFINED ALLOKIT_GUARD AND ALLOKIT_GUARD)
+  list(APPEND allokit_arguments --guard on)
+  set(allokit_folder "lib-guard")
+endif()
 
 # ---- the libraries -----------------------------------------------------------------------------------------------------
 

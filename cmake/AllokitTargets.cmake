@@ -4,7 +4,7 @@
 #   ALLOKIT_TRACK      not set: the library holds tracking, off until asked for (ALLOKIT_TRACK=sites in the environment);
 #                      ON: programs also pass file and line of each call (AK_TRACK is defined for them);
 #                      OFF: the library is built without tracking; an installed one is as it was installed
-#   ALLOKIT_GUARD      reserved
+#   ALLOKIT_GUARD      ON: the library guards its heap; an installed one is as it was installed (cargo xtask install --guard on)
 #   BUILD_SHARED_LIBS  ON: the targets are shared libraries; otherwise static ones
 #
 # Programs that link the static native library have its fast path in the caller; -DAK_NO_INLINE undoes that.
@@ -35,7 +35,7 @@ macro(allokit_options)
   endif()
   allokit_option(ALLOKIT_TRACK STRING ""
     "Empty: the library holds tracking; ON: programs also pass file and line (AK_TRACK); OFF: built without tracking")
-  allokit_option(ALLOKIT_GUARD BOOL OFF "Reserved: the guarded mode is not in this version")
+  allokit_option(ALLOKIT_GUARD BOOL OFF "ON: the library is built with the guarded heap")
   allokit_check_options()
 endmacro()
 
@@ -51,8 +51,8 @@ function(allokit_check_options)
       allokit_fail("ALLOKIT_TRACK=${ALLOKIT_TRACK} is not known; valid: ON, OFF, or not set")
     endif()
   endif()
-  if(DEFINED ALLOKIT_GUARD AND ALLOKIT_GUARD)
-    allokit_fail("ALLOKIT_GUARD=${ALLOKIT_GUARD}: the guarded mode is not in this version; valid: OFF")
+  if(DEFINED ALLOKIT_GUARD AND ALLOKIT_GUARD AND DEFINED ALLOKIT_TRACK AND NOT ALLOKIT_TRACK STREQUAL "" AND NOT ALLOKIT_TRACK)
+    allokit_fail("ALLOKIT_GUARD=${ALLOKIT_GUARD} needs tracking, and ALLOKIT_TRACK is ${ALLOKIT_TRACK}; valid: ALLOKIT_TRACK=ON, or not set")
   endif()
 endfunction()
 

@@ -271,6 +271,12 @@ AK_NODISCARD AK_API ak_policy_t ak_policy_get(void);
 /* How many faults (wrong frees and the like) have been seen so far, under any policy. */
 AK_NODISCARD AK_API uint64_t ak_fault_count(void);
 
+/* Looks at every live block, reports each that is damaged as the policy says, and returns how many faults there were. In a
+ * guarded library: headers, canaries, and what was written to freed blocks that wait; otherwise, with tracking on, headers
+ * only; otherwise nothing is known, and it is 0. (Regions: ak_region_check.) Other threads may go on meanwhile. It takes
+ * time in proportion to the heap; ALLOKIT_CHECK=n has a guarded library do it every n frees of a thread. */
+AK_API size_t ak_check(void);
+
 /* What a report is about. A later library may know more kinds, after these. */
 typedef enum ak_fault_kind {
     AK_FAULT_DOUBLE_FREE = 1,        /* a block that is freed already was freed, or resized, or asked for its size */

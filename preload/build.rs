@@ -11,7 +11,8 @@ fn main() {
     let backend = BACKENDS.iter().find(on).expect("one of the features native, mimalloc, jemalloc must be on");
     if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         // No version: nothing is linked with it, and what it exports is libc's interface.
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liballokit_preload_{backend}.so");
+        let guard = if env::var_os("CARGO_FEATURE_GUARD").is_some() { "_guard" } else { "" };
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liballokit_preload_{backend}{guard}.so");
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
 }

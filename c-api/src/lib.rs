@@ -70,6 +70,7 @@ extern "C" fn at_load() {
 
 extern "C" fn at_exit() {
     if serves() {
+        api::at_exit();
         leaks::at_exit();
     }
 }
@@ -103,14 +104,14 @@ macro_rules! plain_entry {
 #[cfg(feature = "native")]
 macro_rules! quick_entry {
     (ak_alloc, $size:ident) => {{
-        let block = Selected::alloc_at_hand($size);
+        let block = if api::GUARD { core::ptr::null_mut() } else { Selected::alloc_at_hand($size) };
         if !block.is_null() {
             return block.cast();
         }
     }};
     (ak_free, $ptr:ident) => {
         // SAFETY: the C caller's promise.
-        if unsafe { Selected::free_at_hand($ptr.cast()) } {
+        if !api::GUARD && unsafe { Selected::free_at_hand($ptr.cast()) } {
             return;
         }
     };
@@ -546,6 +547,21 @@ pub unsafe extern "C" fn ak_error_handler_set(handler: ErrorFn, arg: *mut c_void
 pub extern "C" fn ak_fault_name(kind: u32) -> *const c_char {
     let known = FaultKind::ALL.into_iter().find(|one| *one as u32 == kind);
     known.map_or(c"unknown fault", FaultKind::name).as_ptr()
+}
+
+extern "C" fn check_plain() -> usize {
+    0
+}
+
+extern "C" fn check_from(caller: usize) -> usize {
+    api::check(caller)
+}
+
+allokit_platform::entry! {
+    0,
+    /// See `ak_check` in alloc.h.
+    pub fn ak_check() -> usize;
+    mode = api::MODE, plain = check_plain, slow = check_from;
 }
 
 /// See `ak_fault_count` in alloc.h.

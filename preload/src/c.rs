@@ -34,7 +34,7 @@ macro_rules! entries {
             unsafe extern "C" fn slower($($arg: $type,)* caller: usize) $(-> $result)? {
                 use allokit_select::api::{Origin, Plain};
                 if api::mode() == api::TRACKED {
-                    let $source = $crate::foreign::Watched(Origin::Caller(caller));
+                    let $source = $crate::foreign::Watched(Origin::Caller(caller), $crate::c::kind_of(stringify!($name)));
                     // SAFETY: the C caller's promise.
                     #[allow(unused_unsafe)]
                     return unsafe { $body };
@@ -61,8 +61,10 @@ macro_rules! entries {
             #[doc = concat!("`", stringify!($name), "`")]
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+                // Where the guarding layer is built in, nothing is at hand.
+                #[cfg(not(feature = "guard"))]
                 $($crate::c::at_hand! { $hand $($first)+ })?
-                if Selected::AT_HAND && $crate::c::is_given!($($hand)?) {
+                if !api::GUARD && Selected::AT_HAND && $crate::c::is_given!($($hand)?) {
                     // SAFETY: the C caller's promise.
                     return unsafe { slow_entry($($arg),*) };
                 }
@@ -82,7 +84,18 @@ macro_rules! entries {
 }
 pub(crate) use entries;
 
+/// What a function's blocks are, by its name.
+#[cfg(feature = "track")]
+pub(crate) const fn kind_of(name: &str) -> api::Kind {
+    match name.as_bytes() {
+        [b'_', b'Z', b'n', b'w', ..] | [b'_', b'Z', b'd', b'l', ..] => api::Kind::New,
+        [b'_', b'Z', b'n', b'a', ..] | [b'_', b'Z', b'd', b'a', ..] => api::Kind::NewArray,
+        _ => api::Kind::Malloc,
+    }
+}
+
 /// Leaves the function when the backend has what is wanted at hand.
+#[cfg(not(feature = "guard"))]
 macro_rules! at_hand {
     (alloc $size:ident) => {
         let block = Selected::alloc_at_hand($size);
@@ -105,6 +118,7 @@ macro_rules! at_hand {
         }
     };
 }
+#[cfg(not(feature = "guard"))]
 pub(crate) use at_hand;
 
 /// Leaves the function when the tracking layer has what is wanted at hand. (Where the caller says a size, that is to be

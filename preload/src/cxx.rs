@@ -53,7 +53,7 @@ extern "C" fn thrower() -> *mut c_void {
 extern "C" fn again(size: usize, align: usize) -> *mut c_void {
     #[cfg(feature = "track")]
     if api::mode() == api::TRACKED {
-        return allocate(api::Origin::Caller(0), size, align);
+        return allocate(allokit_select::Kinded(api::Origin::Caller(0), api::Kind::AnyNew), size, align);
     }
     allocate(api::Plain, size, align)
 }

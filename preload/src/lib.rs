@@ -18,6 +18,8 @@ pub mod c;
 pub mod cxx;
 mod foreign;
 pub mod info;
+#[cfg(feature = "guard")]
+pub mod mem;
 
 use allokit_platform::symbol;
 use allokit_select::{api, leaks, settings};
@@ -46,6 +48,8 @@ unsafe extern "C" {}
 
 extern "C" fn at_load() {
     foreign::install();
+    #[cfg(feature = "guard")]
+    mem::install();
     if serves() {
         settings::read_environment();
         api::prepare();
@@ -54,6 +58,7 @@ extern "C" fn at_load() {
 
 extern "C" fn at_exit() {
     if serves() {
+        api::at_exit();
         leaks::at_exit();
     }
 }

@@ -53,6 +53,12 @@ use table::Word;
 pub struct Native;
 
 impl Native {
+    /// From now on so many bytes are made accessible at a time, rounded up to a power of two of 64 KiB at least: where
+    /// wild writes shall meet inaccessible memory soon.
+    pub fn commit_in_steps_of(bytes: usize) {
+        runs::STEP.store(bytes.next_power_of_two().max(classes::UNIT), sync::Ordering::Relaxed);
+    }
+
     /// The list for a size up to [`SMALL_MAX`].
     ///
     /// # Safety

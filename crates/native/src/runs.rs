@@ -42,6 +42,8 @@ const HUGE_PAGE: usize = 2 << 20;
 const METADATA_FIRST: usize = 256 << 20;
 /// How much is committed at a time.
 const COMMIT: usize = if cfg!(miri) { 1 << 20 } else { 4 << 20 };
+/// In steps of a unit at least: see [`crate::Native::commit_in_steps_of`].
+pub(crate) static STEP: AtomicUsize = AtomicUsize::new(COMMIT);
 const RESERVATIONS: usize = if cfg!(miri) { 64 } else { 4096 };
 
 #[derive(Clone, Copy)]
@@ -394,7 +396,7 @@ impl Runs {
                 return ptr::null_mut();
             }
             if end > at.committed {
-                let wanted = end.next_multiple_of(COMMIT).min(at.bytes);
+                let wanted = end.next_multiple_of(STEP.load(Ordering::Relaxed)).min(at.bytes);
                 let from = at.start.add(at.committed);
                 let target = if pages::commit(from, wanted - at.committed) {
                     wanted

@@ -124,6 +124,9 @@ macro_rules! unless_one {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! entry_register {
+    (x86_64 0) => {
+        "rdi"
+    };
     (x86_64 1) => {
         "rsi"
     };
@@ -135,6 +138,9 @@ macro_rules! entry_register {
     };
     (x86_64 4) => {
         "r8"
+    };
+    (aarch64 0) => {
+        "x0"
     };
     (aarch64 1) => {
         "x1"

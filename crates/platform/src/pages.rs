@@ -74,6 +74,13 @@ cfg_if::cfg_if! {
         }
 
         /// # Safety
+        /// As below.
+        pub unsafe fn revoke(start: *mut u8, bytes: usize) -> bool {
+            // SAFETY: the caller's promise.
+            unsafe { purge(start, bytes) }
+        }
+
+        /// # Safety
         /// As below, and the stretch is whole, as reserved with `align`.
         pub unsafe fn release(start: *mut u8, bytes: usize, align: usize) {
             // SAFETY: the stretch was reserved with this layout.
@@ -165,6 +172,23 @@ cfg_if::cfg_if! {
                             RESERVE_FLAGS | libc::MAP_FIXED, -1, 0) != libc::MAP_FAILED
                     }
                 }
+            }
+        }
+
+        /// Undoes [`commit`]: the memory is given back, and any access ends the program. False when the system refuses (the
+        /// limit on mappings): the memory is then given back as by [`purge`], as far as that works.
+        ///
+        /// # Safety
+        /// The stretch is whole OS pages, committed, and nobody needs its contents.
+        pub unsafe fn revoke(start: *mut u8, bytes: usize) -> bool {
+            // SAFETY: the caller owns the stretch; MAP_FIXED replaces exactly it.
+            unsafe {
+                let flags = RESERVE_FLAGS | libc::MAP_FIXED;
+                if libc::mmap(start.cast(), bytes, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED {
+                    return true;
+                }
+                purge(start, bytes);
+                false
             }
         }
 

@@ -51,6 +51,22 @@ pub enum Level {
     Stacks = 2,
 }
 
+/// Whether the guarding layer is built in. It is on unless ALLOKIT_GUARD=0; [`TRACKED`] means guarded then.
+pub const GUARD: bool = cfg!(feature = "guard");
+
+/// What a block comes from and must go back by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `malloc`, `free`, and what is neither of the others.
+    Malloc,
+    /// `new`, `delete`
+    New,
+    /// `new[]`, `delete[]`
+    NewArray,
+    /// Either, when it is not known any more.
+    AnyNew,
+}
+
 /// An allocator as the rules below see it.
 ///
 /// # Safety
@@ -445,7 +461,7 @@ pub fn track_set(level: u32) -> bool {
         settings::ask_for(level);
         prepare();
     }
-    #[cfg(feature = "track")]
+    #[cfg(all(feature = "track", not(feature = "guard")))]
     if Selected::TAGS {
         switch(level);
     }
@@ -458,7 +474,7 @@ pub fn track_set(level: u32) -> bool {
 }
 
 /// Changes the mode while the program runs, which needs a backend that can tell blocks of both kinds.
-#[cfg(feature = "track")]
+#[cfg(all(feature = "track", not(feature = "guard")))]
 fn switch(level: Level) {
     static SWITCHING: allokit_platform::Lock = allokit_platform::Lock::new();
     let _guard = SWITCHING.lock();
@@ -497,6 +513,24 @@ fn tracking() -> Tracking {
         _ if !cfg!(feature = "track") => Tracking::None,
         Level::Off => Tracking::Off,
         _ => Tracking::Sites,
+    }
+}
+
+/// `ak_check`: the number of faults among the live blocks, as far as the mode can tell. `caller` is where it is asked.
+pub fn check(caller: usize) -> usize {
+    #[cfg(feature = "track")]
+    if mode() == TRACKED {
+        return crate::tracked::check(Origin::Caller(caller));
+    }
+    let _ = caller;
+    0
+}
+
+/// What the mode wants done at the end of the process.
+pub fn at_exit() {
+    #[cfg(feature = "guard")]
+    if MODE.load(Ordering::Acquire) == TRACKED {
+        allokit_guard::at_exit();
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Allokit`], the `GlobalAlloc` for Rust programs. Uses: everything below it.
 //!
 //! Features are additive; with several backends the first of native, mimalloc, jemalloc, system serves. Without the
-//! feature `track` the tracking layer does not exist in the binary.
+//! feature `track` the tracking layer does not exist in the binary, and without `guard` the guarding layer.
 #![no_std]
 
 #[cfg(test)]
@@ -18,6 +18,11 @@ pub mod leaks;
 pub mod settings;
 #[cfg(feature = "track")]
 mod tracked;
+
+#[cfg(feature = "guard")]
+pub use allokit_guard::{checked, set_stranger};
+#[cfg(feature = "track")]
+pub use tracked::Kinded;
 
 pub use global::Allokit;
 

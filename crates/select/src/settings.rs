@@ -23,6 +23,11 @@ pub(crate) fn ask_for(level: Level) {
 
 /// The level that the next first allocation will put in force.
 pub(crate) fn wanted_level() -> Level {
+    if guards_heap() {
+        // It answers all that tracking does.
+        read_environment();
+        return Level::Sites;
+    }
     let stored = match ASKED.load(Ordering::Relaxed) {
         0 => {
             read_environment();
@@ -31,6 +36,35 @@ pub(crate) fn wanted_level() -> Level {
         asked => asked,
     };
     if stored == Level::Sites as u8 + 1 { Level::Sites } else { Level::Off }
+}
+
+/// Whether the guarding layer is built in and not switched off.
+#[must_use]
+pub fn guards_heap() -> bool {
+    crate::api::GUARD && env::var(c"ALLOKIT_GUARD").is_none_or(|value| value.to_bytes() != b"0")
+}
+
+/// A number of bytes, with K, M or G.
+fn bytes(value: &CStr) -> Option<usize> {
+    let text = value.to_str().ok()?;
+    let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G']);
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => return None,
+    };
+    digits.parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+/// What the environment asks of the guarding layer.
+#[cfg(feature = "guard")]
+pub(crate) fn guard_options() -> allokit_guard::Options {
+    allokit_guard::Options {
+        quarantine: env::var(c"ALLOKIT_QUARANTINE").and_then(bytes),
+        check_every: env::var(c"ALLOKIT_CHECK").and_then(bytes).unwrap_or(0),
+    }
 }
 
 /// Says something once about a setting.
@@ -50,7 +84,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 5] = [None; 5];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 7] = [None; 7];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -86,6 +120,18 @@ pub fn read_environment() {
     {
         complaints[4] = Some(("ALLOKIT_PROFILE", value, "pprof:path, folded:path, html:path, json:path"));
     }
+    if let Some(value) = env::var(c"ALLOKIT_QUARANTINE")
+        && !value.is_empty()
+        && bytes(value).is_none()
+    {
+        complaints[5] = Some(("ALLOKIT_QUARANTINE", value, "a number of bytes, such as 256K or 16M"));
+    }
+    if let Some(value) = env::var(c"ALLOKIT_CHECK")
+        && !value.is_empty()
+        && bytes(value).is_none()
+    {
+        complaints[6] = Some(("ALLOKIT_CHECK", value, "a number of frees"));
+    }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
     if FROM_ENVIRONMENT.compare_exchange(0, level_stored as u8 + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -120,16 +166,21 @@ pub fn read_environment() {
         }
     }
     if let Some(value) = env::var(c"ALLOKIT_GUARD")
+        && !crate::api::GUARD
         && !matches!(value.to_bytes(), b"" | b"0")
     {
-        complain(format_args!("ALLOKIT_GUARD guards arenas and pools; the guarded heap is not in this version"));
+        complain(format_args!(
+            "ALLOKIT_GUARD guards arenas and pools; the guarded heap is not in this library (ALLOKIT_GUARD=ON in CMake)"
+        ));
     }
 }
 
 /// Whether arenas and pools are to look closely.
 #[must_use]
 pub fn guards() -> bool {
-    cfg!(debug_assertions) || env::var(c"ALLOKIT_GUARD").is_some_and(|value| !matches!(value.to_bytes(), b"" | b"0"))
+    cfg!(debug_assertions)
+        || guards_heap()
+        || env::var(c"ALLOKIT_GUARD").is_some_and(|value| !matches!(value.to_bytes(), b"" | b"0"))
 }
 
 /// The format and, if given, the path of an `ALLOKIT_STATS`.

@@ -1,24 +1,46 @@
-//! The tracking layer as a source of the C rules: each [`Origin`] becomes the number of a call site.
+//! The tracking or guarding layer as a source of the C rules: each [`Origin`] becomes the number of a call site.
 
 use crate::Selected;
-use crate::api::{Origin, Source};
+use crate::api::{Kind, Origin, Source};
 use crate::arena::Place;
 use crate::heap;
 use crate::leaks::{Profile, RawSnapshot, SiteInfo};
-use allokit_core::{Backend, Fault, FaultKind, MIN_ALIGN, Stats};
+#[cfg(not(feature = "guard"))]
+use allokit_core::Backend;
+use allokit_core::{Fault, FaultKind, MIN_ALIGN, Stats};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
 use allokit_platform::{clock, errno, handler};
 use allokit_report::fault;
-use allokit_track::{Leaks, Since, SiteId, Snapshot, Tracked, sites};
+#[cfg(not(feature = "guard"))]
+use allokit_track::Tracked;
+use allokit_track::{Leaks, Since, SiteId, Snapshot, sites};
 use core::ffi::{CStr, c_char};
 use core::{fmt, ptr};
 
+#[cfg(not(feature = "guard"))]
 type Layer = Tracked<Selected>;
+#[cfg(feature = "guard")]
+type Layer = allokit_guard::Guarded<Selected>;
 
 /// Before the first tracked allocation.
 pub(crate) fn start() {
+    #[cfg(not(feature = "guard"))]
     Layer::start();
+    #[cfg(feature = "guard")]
+    {
+        #[cfg(feature = "native")]
+        allokit_native::Native::commit_in_steps_of(256 << 10);
+        Layer::start(crate::settings::guard_options());
+    }
+}
+
+/// See [`crate::api::check`].
+pub(crate) fn check(origin: Origin) -> usize {
+    #[cfg(feature = "guard")]
+    return allokit_guard::check(origin.site());
+    #[cfg(not(feature = "guard"))]
+    allokit_track::check(origin.site())
 }
 
 /// The tracker's figures and the backend's.
@@ -131,8 +153,10 @@ pub(crate) fn write_json(out: &mut dyn fmt::Write) -> fmt::Result {
 }
 
 impl Origin {
+    /// The number of the call site.
     #[inline(always)]
-    fn site(self) -> SiteId {
+    #[must_use]
+    pub fn site(self) -> SiteId {
         // SAFETY: whoever made the origin vouches for its texts: the C caller, by alloc.h.
         unsafe {
             match self {
@@ -161,8 +185,12 @@ impl Origin {
     #[must_use]
     pub fn alloc_at_hand(self, size: usize) -> *mut u8 {
         match self.known_site() {
+            #[cfg(not(feature = "guard"))]
             Some(site) if Selected::TAGS => Layer::alloc_at_hand_at(size, site),
-            _ => ptr::null_mut(),
+            _ => {
+                let _ = size;
+                ptr::null_mut()
+            }
         }
     }
 
@@ -175,9 +203,13 @@ impl Origin {
     #[must_use]
     pub unsafe fn free_at_hand(self, ptr: *mut u8) -> bool {
         match self.known_site() {
+            #[cfg(not(feature = "guard"))]
             // SAFETY: the caller's promise.
             Some(site) if Selected::TAGS => unsafe { Layer::free_at_hand_at(ptr, site) },
-            _ => false,
+            _ => {
+                let _ = ptr;
+                false
+            }
         }
     }
 
@@ -192,82 +224,182 @@ impl Origin {
     }
 }
 
+/// A call from somewhere, of a kind that only the guarding layer minds.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinded(pub Origin, pub Kind);
+
+impl Origin {
+    #[inline(always)]
+    fn plain(self) -> Kinded {
+        Kinded(self, Kind::Malloc)
+    }
+}
+
+cfg_if::cfg_if! {
+    if #[cfg(feature = "guard")] {
+        #[inline(always)]
+        fn kind(kind: Kind) -> allokit_guard::Kind {
+            match kind {
+                Kind::Malloc => allokit_guard::Kind::Malloc,
+                Kind::New => allokit_guard::Kind::New,
+                Kind::NewArray => allokit_guard::Kind::NewArray,
+                Kind::AnyNew => allokit_guard::Kind::AnyNew,
+            }
+        }
+        #[inline(always)]
+        fn alloc(of: Kind, size: usize, site: SiteId) -> *mut u8 {
+            Layer::alloc_as(size, site, kind(of))
+        }
+        fn alloc_aligned(of: Kind, size: usize, align: usize, site: SiteId) -> *mut u8 {
+            Layer::alloc_aligned_as(size, align, site, kind(of))
+        }
+        #[inline(always)]
+        unsafe fn free(of: Kind, ptr: *mut u8, size: Option<usize>, site: SiteId) {
+            // SAFETY: the caller's promise.
+            unsafe { Layer::free_as(ptr, size, site, kind(of)) }
+        }
+    } else {
+        #[inline(always)]
+        fn alloc(_of: Kind, size: usize, site: SiteId) -> *mut u8 {
+            Layer::alloc_at(size, site)
+        }
+        fn alloc_aligned(_of: Kind, size: usize, align: usize, site: SiteId) -> *mut u8 {
+            Layer::alloc_aligned_at(size, align, site)
+        }
+        #[inline(always)]
+        unsafe fn free(_of: Kind, ptr: *mut u8, size: Option<usize>, site: SiteId) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match size {
+                    Some(size) => Layer::free_sized_at(ptr, size, site),
+                    None => Layer::free_at(ptr, site),
+                }
+            }
+        }
+    }
+}
+
 // SAFETY: the tracking layer keeps the contract, and so does the heap whose block it is.
-unsafe impl Source for Origin {
+unsafe impl Source for Kinded {
     #[inline]
     fn alloc(self, size: usize) -> *mut u8 {
-        Layer::alloc_at(size, self.site())
+        alloc(self.1, size, self.0.site())
     }
     #[inline]
     fn alloc_zeroed(self, size: usize) -> *mut u8 {
-        Layer::alloc_zeroed_at(size, self.site())
+        Layer::alloc_zeroed_at(size, self.0.site())
     }
     fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
-        Layer::alloc_aligned_at(size, align, self.site())
+        alloc_aligned(self.1, size, align, self.0.site())
     }
     fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
-        Layer::alloc_aligned_zeroed_at(size, align, self.site())
+        Layer::alloc_aligned_zeroed_at(size, align, self.0.site())
     }
     #[inline]
     unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
             if heap::exist()
-                && let Some(block) = heap::realloc(ptr, size, MIN_ALIGN, self.place())
+                && let Some(block) = heap::realloc(ptr, size, MIN_ALIGN, self.0.place())
             {
                 return block;
             }
-            Layer::realloc_at(ptr, size, self.site())
+            Layer::realloc_at(ptr, size, self.0.site())
         }
     }
     unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
             if heap::exist()
-                && let Some(block) = heap::realloc(ptr, size, align, self.place())
+                && let Some(block) = heap::realloc(ptr, size, align, self.0.place())
             {
                 return block;
             }
-            Layer::realloc_aligned_at(ptr, size, align, self.site())
+            Layer::realloc_aligned_at(ptr, size, align, self.0.site())
         }
     }
     #[inline]
     unsafe fn free(self, ptr: *mut u8) {
         // SAFETY: the caller's promise.
         unsafe {
-            if heap::exist() && heap::free(ptr, self.place()) {
+            if heap::exist() && heap::free(ptr, self.0.place()) {
                 return;
             }
-            Layer::free_at(ptr, self.site())
+            free(self.1, ptr, None, self.0.site())
         }
     }
     #[inline]
     unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            if heap::exist() && heap::free(ptr, self.place()) {
+            if heap::exist() && heap::free(ptr, self.0.place()) {
                 return;
             }
-            Layer::free_sized_at(ptr, size, self.site())
+            free(self.1, ptr, Some(size), self.0.site())
         }
     }
     unsafe fn usable_size(self, ptr: *const u8) -> usize {
         // SAFETY: the caller's promise.
         unsafe {
             if heap::exist()
-                && let Some(size) = heap::usable_size(ptr, self.place())
+                && let Some(size) = heap::usable_size(ptr, self.0.place())
             {
                 return size;
             }
-            Layer::usable_size_at(ptr, self.site())
+            Layer::usable_size_at(ptr, self.0.site())
         }
     }
     #[cold]
     fn impossible(self) -> *mut u8 {
-        let (operation, now) = (c"alloc".as_ptr(), self.site().place());
+        let (operation, now) = (c"alloc".as_ptr(), self.0.site().place());
         fault::tell(&Fault { operation, size: usize::MAX, now, ..Fault::new(FaultKind::OutOfMemory) });
         errno::set(errno::ENOMEM);
         core::ptr::null_mut()
+    }
+}
+
+// SAFETY: as [`Kinded`].
+unsafe impl Source for Origin {
+    #[inline]
+    fn alloc(self, size: usize) -> *mut u8 {
+        self.plain().alloc(size)
+    }
+    #[inline]
+    fn alloc_zeroed(self, size: usize) -> *mut u8 {
+        self.plain().alloc_zeroed(size)
+    }
+    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
+        self.plain().alloc_aligned(size, align)
+    }
+    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
+        self.plain().alloc_aligned_zeroed(size, align)
+    }
+    #[inline]
+    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.plain().realloc(ptr, size) }
+    }
+    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.plain().realloc_aligned(ptr, size, align) }
+    }
+    #[inline]
+    unsafe fn free(self, ptr: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { self.plain().free(ptr) }
+    }
+    #[inline]
+    unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.plain().free_sized(ptr, size) }
+    }
+    unsafe fn usable_size(self, ptr: *const u8) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.plain().usable_size(ptr) }
+    }
+    #[cold]
+    fn impossible(self) -> *mut u8 {
+        self.plain().impossible()
     }
 }
 

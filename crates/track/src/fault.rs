@@ -9,35 +9,39 @@ use core::fmt::{self, Write};
 
 /// What was about to be done with the pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
     Free,
     Realloc,
     UsableSize,
+    Check,
 }
 
 impl Operation {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Operation::Free => "free",
             Operation::Realloc => "realloc",
             Operation::UsableSize => "usable size",
+            Operation::Check => "check",
         }
     }
 
-    fn c_name(self) -> &'static CStr {
+    pub fn c_name(self) -> &'static CStr {
         match self {
             Operation::Free => c"free",
             Operation::Realloc => c"realloc",
             Operation::UsableSize => c"usable size",
+            Operation::Check => c"check",
         }
     }
 
     /// The label of the line that says where.
-    fn here(self) -> &'static str {
+    pub fn here(self) -> &'static str {
         match self {
             Operation::Free => "freed at    ",
             Operation::Realloc => "resized at  ",
             Operation::UsableSize => "asked at    ",
+            Operation::Check => "noticed at  ",
         }
     }
 }
@@ -57,7 +61,7 @@ enum Found {
     Nothing,
 }
 
-fn find(addr: usize) -> Found {
+fn find(addr: usize, recall: impl Fn(usize) -> Option<threads::Freed>) -> Found {
     if let Some(block) = means::around(addr) {
         if addr == block.start && !block.tag.is_freed() && !block.tag.is_live() {
             return Found::Damaged;
@@ -84,15 +88,27 @@ fn find(addr: usize) -> Found {
             return Found::Inside { start: pin.payload.addr(), size: header.size, allocated_at: header.site };
         }
     }
-    if live::was_freed(addr) { Found::Freed(threads::recall(addr)) } else { Found::Nothing }
+    if live::was_freed(addr) { Found::Freed(recall(addr)) } else { Found::Nothing }
 }
 
 /// Reports a pointer that is no live block.
 #[cold]
 #[inline(never)]
-pub(crate) fn wrong_pointer(operation: Operation, ptr: *const u8, site: SiteId) {
+pub fn wrong_pointer(operation: Operation, ptr: *const u8, site: SiteId) {
+    wrong_pointer_with(operation, ptr, site, threads::recall);
+}
+
+/// As [`wrong_pointer`], where `recall` knows what was freed.
+#[cold]
+#[inline(never)]
+pub fn wrong_pointer_with(
+    operation: Operation,
+    ptr: *const u8,
+    site: SiteId,
+    recall: impl Fn(usize) -> Option<threads::Freed>,
+) {
     let addr = ptr.addr();
-    let found = find(addr);
+    let found = find(addr, recall);
     if matches!(found, Found::Damaged) {
         return damaged(operation, ptr, site);
     }
@@ -160,7 +176,7 @@ fn describe(out: &mut Stderr, operation: Operation, addr: usize, found: Found, s
 /// Reports a sized free with another size than the block has.
 #[cold]
 #[inline(never)]
-pub(crate) fn wrong_size(ptr: *const u8, said: usize, size: usize, allocated_at: u32, site: SiteId) {
+pub fn wrong_size(ptr: *const u8, said: usize, size: usize, allocated_at: u32, site: SiteId) {
     let fault = Fault {
         operation: Operation::Free.c_name().as_ptr(),
         block: ptr.cast(),
@@ -181,7 +197,7 @@ pub(crate) fn wrong_size(ptr: *const u8, said: usize, size: usize, allocated_at:
 /// Reports a live block whose header, right before it, is not what was written.
 #[cold]
 #[inline(never)]
-pub(crate) fn damaged(operation: Operation, ptr: *const u8, site: SiteId) {
+pub fn damaged(operation: Operation, ptr: *const u8, site: SiteId) {
     let fault = Fault {
         operation: operation.c_name().as_ptr(),
         block: ptr.cast(),
@@ -197,7 +213,7 @@ pub(crate) fn damaged(operation: Operation, ptr: *const u8, site: SiteId) {
 /// Tells the program's handler of a request that failed. Keeps `errno`.
 #[cold]
 #[inline(never)]
-pub(crate) fn no_memory(size: usize, site: SiteId) {
+pub fn no_memory(size: usize, site: SiteId) {
     let operation = c"alloc".as_ptr();
     tell(&Fault { operation, size, now: site.place(), ..Fault::new(FaultKind::OutOfMemory) });
 }

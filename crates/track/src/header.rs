@@ -7,12 +7,14 @@
 //! Written while the block is nobody else's, read while it is live and taken or pinned (see `live`): never a race.
 
 use allokit_core::Tag;
+#[cfg(feature = "guard")]
+use core::sync::atomic::{AtomicPtr, AtomicUsize};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes before the payload.
-pub(crate) const SIZE: usize = 16;
+pub const SIZE: usize = 16;
 /// The largest size that the header can hold; more than any machine can map.
-pub(crate) const MAX_SIZE: usize = (1 << 48) - 1;
+pub const MAX_SIZE: usize = (1 << 48) - 1;
 /// The epoch wraps here: after 2^24 marks a very old block counts as new.
 const EPOCH_MASK: u32 = (1 << 24) - 1;
 
@@ -22,7 +24,7 @@ static LIVE: AtomicU64 = AtomicU64::new(Tag::live(0).0);
 
 /// The stretch between two marks in which blocks are allocated now.
 #[inline]
-pub(crate) fn epoch() -> u32 {
+pub fn epoch() -> u32 {
     EPOCH.load(Ordering::Relaxed) & EPOCH_MASK
 }
 
@@ -39,18 +41,83 @@ pub(crate) fn live() -> Tag {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) site: u32,
-    pub(crate) epoch: u32,
+pub struct Header {
+    pub site: u32,
+    pub epoch: u32,
     /// From the backend's block to the payload, in bytes: a power of two, at least [`SIZE`].
-    pub(crate) offset: usize,
-    pub(crate) size: usize,
+    pub offset: usize,
+    pub size: usize,
+}
+
+/// What the guarding layer adds: a secret in every checksum, and blocks whose header lies elsewhere.
+#[cfg(feature = "guard")]
+pub mod guard {
+    use super::*;
+
+    /// Mixed into every checksum; set before the first block.
+    pub static KEY: AtomicU64 = AtomicU64::new(0);
+    static START: AtomicUsize = AtomicUsize::new(0);
+    static LENGTH: AtomicUsize = AtomicUsize::new(0);
+    static WORDS: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+    /// Where the two words of a block with this payload are.
+    pub type Words = fn(usize) -> *mut u64;
+
+    /// From now on `words` tells where the headers of the payloads in `start..start + length` are.
+    pub fn keep_elsewhere(start: usize, length: usize, words: Words) {
+        WORDS.store(words as *mut (), Ordering::Relaxed);
+        START.store(start, Ordering::Relaxed);
+        LENGTH.store(length, Ordering::Release);
+    }
+
+    /// Whether the header of this payload lies elsewhere.
+    #[inline(always)]
+    pub fn is_elsewhere(payload: usize) -> bool {
+        payload.wrapping_sub(START.load(Ordering::Relaxed)) < LENGTH.load(Ordering::Acquire)
+    }
+
+    #[cold]
+    pub(super) fn words(payload: usize) -> *const u64 {
+        // SAFETY: set to a function of this type before the length.
+        let words: Words = unsafe { core::mem::transmute(WORDS.load(Ordering::Relaxed)) };
+        words(payload)
+    }
+
+    /// The checksum of the two words, for who writes them.
+    #[inline(always)]
+    #[must_use]
+    pub fn checksum(payload: *const u8, word: u64, size: u64) -> u64 {
+        super::checksum(payload, word, size)
+    }
+}
+
+#[cfg(feature = "guard")]
+#[inline(always)]
+fn key() -> u64 {
+    guard::KEY.load(Ordering::Relaxed)
+}
+
+#[cfg(not(feature = "guard"))]
+#[inline(always)]
+fn key() -> u64 {
+    0
+}
+
+/// Where the header of a live block is.
+#[inline(always)]
+fn words(payload: *const u8) -> *const u64 {
+    #[cfg(feature = "guard")]
+    if guard::is_elsewhere(payload.addr()) {
+        return guard::words(payload.addr());
+    }
+    payload.wrapping_sub(SIZE).cast()
 }
 
 /// 16 bits that change, with all but certainty, when either word does or when the header is moved elsewhere.
 #[inline]
 fn checksum(payload: *const u8, word: u64, size: u64) -> u64 {
-    let mixed = (word ^ (payload.addr() as u64 >> 4)).wrapping_add(size.rotate_left(33)) ^ 0x5851_f42d_4c95_7f2d;
+    let mixed =
+        (word ^ key() ^ (payload.addr() as u64 >> 4)).wrapping_add(size.rotate_left(33)) ^ 0x5851_f42d_4c95_7f2d;
     mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48
 }
 
@@ -73,10 +140,10 @@ pub(crate) unsafe fn write(payload: *mut u8, header: Header) {
 /// # Safety
 /// `payload` is a tracked block that nobody else frees, resizes or writes a header for meanwhile.
 #[inline]
-pub(crate) unsafe fn read(payload: *const u8) -> Option<Header> {
+pub unsafe fn read(payload: *const u8) -> Option<Header> {
     // SAFETY: the caller's promise.
     let (word, second) = unsafe {
-        let words = payload.sub(SIZE).cast::<u64>();
+        let words = words(payload);
         (words.read(), words.add(1).read())
     };
     let size = second & MAX_SIZE as u64;

@@ -19,21 +19,30 @@
 #[cfg(test)]
 extern crate std;
 
-mod fault;
-mod header;
+// `fault`, `header`, `live` and `threads` are public for allokit-guard, whose blocks have the same headers in the same map.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fault;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod header;
 mod leaks;
-mod live;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod live;
 mod means;
 mod profile;
 pub mod sites;
 mod snapshot;
 mod spread;
-mod threads;
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod threads;
 
 #[cfg(test)]
 mod tests;
 
-pub use leaks::{Leaks, Since, SiteCount, mark};
+pub use leaks::{Leaks, Since, SiteCount, check, mark};
 pub use profile::{write_folded, write_json, write_pprof};
 pub use sites::SiteId;
 pub use snapshot::{Diff, Snapshot};
@@ -98,14 +107,20 @@ impl<B: Backend> Tracked<B> {
     /// To be called before the first allocation; later calls do nothing. Makes the backend ready and keeps the tracker
     /// whole in forked children. The earlier the better: a fork that has begun does not run handlers that are new.
     pub fn start() {
+        if B::TAGS {
+            means::ask::<B>();
+        }
+        Self::start_with_headers();
+    }
+
+    /// As [`Tracked::start`], for a layer that writes headers whatever the backend keeps.
+    #[doc(hidden)]
+    pub fn start_with_headers() {
         static STARTED: AtomicBool = AtomicBool::new(false);
         static STARTING: Lock = Lock::new();
         let _guard = STARTING.lock();
         if STARTED.swap(true, Ordering::Relaxed) {
             return;
-        }
-        if B::TAGS {
-            means::ask::<B>();
         }
         let block = B::alloc(1);
         if !block.is_null() {
@@ -115,6 +130,12 @@ impl<B: Backend> Tracked<B> {
             unsafe { B::free(block) };
         }
         fork::register(before_fork, after_fork, after_fork_in_child);
+    }
+
+    /// [`Backend::stats`] for such a layer.
+    #[doc(hidden)]
+    pub fn stats_of_headers(stats: &mut Stats) {
+        fill(stats, threads::totals(), B::stats);
     }
 
     /// A block for a call site if one is at hand; null says nothing but that the caller must take the long way.
@@ -401,6 +422,23 @@ impl<B: Backend> Tracked<B> {
     }
 }
 
+/// The backend's figures, and what was counted.
+fn fill(stats: &mut Stats, totals: threads::Totals, of_backend: fn(&mut Stats)) {
+    of_backend(stats);
+    stats.alloc_count = totals.alloc_count;
+    stats.free_count = totals.free_count;
+    stats.alloc_bytes = totals.alloc_bytes;
+    stats.free_bytes = totals.free_bytes;
+    stats.current_bytes = totals.alloc_bytes.saturating_sub(totals.free_bytes);
+    stats.peak_bytes = totals.peak_bytes;
+    stats.known |= Known::ALLOC_COUNT | Known::FREE_COUNT | Known::ALLOC_BYTES | Known::FREE_BYTES;
+    stats.known |= Known::CURRENT_BYTES | Known::PEAK_BYTES;
+    if !stats.known.has(Known::THREADS) {
+        stats.threads = totals.threads;
+        stats.known |= Known::THREADS;
+    }
+}
+
 /// The counts of blocks with tags; the threads are the backend's to know.
 fn tagged_totals<B: Backend>() -> threads::Totals {
     let totals = B::tagged_totals();
@@ -473,20 +511,7 @@ unsafe impl<B: Backend> Backend for Tracked<B> {
     }
 
     fn stats(stats: &mut Stats) {
-        B::stats(stats);
-        let totals = if B::TAGS { tagged_totals::<B>() } else { threads::totals() };
-        stats.alloc_count = totals.alloc_count;
-        stats.free_count = totals.free_count;
-        stats.alloc_bytes = totals.alloc_bytes;
-        stats.free_bytes = totals.free_bytes;
-        stats.current_bytes = totals.alloc_bytes.saturating_sub(totals.free_bytes);
-        stats.peak_bytes = totals.peak_bytes;
-        stats.known |= Known::ALLOC_COUNT | Known::FREE_COUNT | Known::ALLOC_BYTES | Known::FREE_BYTES;
-        stats.known |= Known::CURRENT_BYTES | Known::PEAK_BYTES;
-        if !stats.known.has(Known::THREADS) {
-            stats.threads = totals.threads;
-            stats.known |= Known::THREADS;
-        }
+        fill(stats, if B::TAGS { tagged_totals::<B>() } else { threads::totals() }, B::stats);
     }
 
     fn owns(ptr: *const u8) -> Option<bool> {

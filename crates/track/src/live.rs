@@ -65,7 +65,7 @@ fn state(leaf: &Leaf, addr: usize) -> &AtomicU8 {
 
 /// Makes the start live; false, with nothing changed, when there is no memory to say so.
 #[inline(always)]
-pub(crate) fn mark(payload: *mut u8) -> bool {
+pub fn mark(payload: *mut u8) -> bool {
     let addr = payload.expose_provenance();
     let Some(leaf) = leaf(addr) else { return mark_in_new_leaf(addr) };
     set_live(leaf, addr);
@@ -136,7 +136,7 @@ fn make_around(addr: usize) {
 /// Makes sure that the next [`mark_surely`] succeeds (of one thread; several at once may each need a leaf). False when
 /// there is no memory for that.
 #[inline]
-pub(crate) fn have_reserve() -> bool {
+pub fn have_reserve() -> bool {
     !RESERVE.load(Ordering::Relaxed).is_null() || fill_reserve()
 }
 
@@ -155,7 +155,7 @@ fn fill_reserve() -> bool {
 
 /// As [`mark`], with the leaf in reserve for when there is no memory.
 #[inline]
-pub(crate) fn mark_surely(payload: *mut u8) {
+pub fn mark_surely(payload: *mut u8) {
     if !mark(payload) {
         let spare = RESERVE.swap(ptr::null_mut(), Ordering::AcqRel);
         if !spare.is_null() {
@@ -169,7 +169,7 @@ pub(crate) fn mark_surely(payload: *mut u8) {
 
 /// Takes a live start: it is freed from now on, its header and memory are the caller's. False when it is not live.
 #[inline(always)]
-pub(crate) fn take(payload: *const u8) -> bool {
+pub fn take(payload: *const u8) -> bool {
     let addr = payload.addr();
     if !addr.is_multiple_of(16) {
         return false;
@@ -194,23 +194,92 @@ fn take_after_pin(state: &AtomicU8, place: u8) -> bool {
     }
 }
 
+/// Whether a live block starts here.
+#[inline(always)]
+#[must_use]
+pub fn is_live(addr: usize) -> bool {
+    let Some(leaf) = leaf(addr) else { return false };
+    let state = state(leaf, addr).load(Ordering::Acquire);
+    addr.is_multiple_of(16) && (state == LIVE | place(addr) || state == PINNED | place(addr))
+}
+
+/// Whether any block has ever started near `addr` (in the same 128 KiB).
+#[inline(always)]
+pub fn is_used_near(addr: usize) -> bool {
+    leaf(addr).is_some_and(|leaf| is_used(leaf, addr % SPAN / GRANULE / PAGE))
+}
+
+/// LIVE or PINNED in either place, for eight bytes at once.
+const TAKEN_MASK: u64 = 0x0505_0505_0505_0505;
+
+/// The eight states that begin with this granule's, a multiple of 8; the first one lowest.
+#[inline(always)]
+fn eight(leaf: &Leaf, granule: usize) -> u64 {
+    if cfg!(miri) {
+        // Miri knows no atomics of two sizes in one place.
+        let states = leaf.states[granule..granule + 8].iter().rev();
+        return states.fold(0, |eight, state| eight << 8 | u64::from(state.load(Ordering::Acquire)));
+    }
+    // SAFETY: eight states, aligned, inside the array.
+    let found = unsafe { &*leaf.states.as_ptr().add(granule).cast::<AtomicU64>() };
+    u64::from_le(found.load(Ordering::Acquire))
+}
+
+/// The last live start at or before `addr`, not much further away than `reach`; not pinned, so it may be freed meanwhile.
+#[inline]
+#[must_use]
+pub fn last_start(addr: usize, reach: usize) -> Option<usize> {
+    let lowest = addr.saturating_sub(reach);
+    let mut next = addr;
+    loop {
+        let leaf = leaf(next)?;
+        let base = next / SPAN * SPAN;
+        let own = next % SPAN / GRANULE;
+        let mut first = own & !7;
+        let mut found = eight(leaf, first) & (u64::MAX >> (56 - own % 8 * 8));
+        if next == addr {
+            // The start in the address's own 32 bytes may lie behind it.
+            let state = (found >> (own % 8 * 8)) as usize;
+            if state & 16 > addr & 31 {
+                found &= !(0xff << (own % 8 * 8));
+            }
+        }
+        loop {
+            if found & TAKEN_MASK != 0 {
+                let byte = (63 - (found & TAKEN_MASK).leading_zeros() as usize) / 8;
+                let state = (found >> (byte * 8)) as usize;
+                return Some(base + (first + byte) * GRANULE + (state & 16));
+            }
+            if base + first * GRANULE <= lowest {
+                return None;
+            }
+            if first == 0 {
+                break;
+            }
+            first -= 8;
+            found = eight(leaf, first);
+        }
+        next = base.checked_sub(1)?;
+    }
+}
+
 /// Undoes [`take`].
-pub(crate) fn put_back(payload: *mut u8) {
+pub fn put_back(payload: *mut u8) {
     mark(payload);
 }
 
 /// Whether a block of ours once started here and was freed.
-pub(crate) fn was_freed(addr: usize) -> bool {
+pub fn was_freed(addr: usize) -> bool {
     addr.is_multiple_of(16)
         && leaf(addr).is_some_and(|leaf| state(leaf, addr).load(Ordering::Relaxed) == FREED | place(addr))
 }
 
 /// A pinned block: it stays live, and its header readable, until this is dropped.
-pub(crate) struct Pin {
+pub struct Pin {
     state: &'static AtomicU8,
     place: u8,
     /// The payload.
-    pub(crate) payload: *const u8,
+    pub payload: *const u8,
 }
 
 impl Drop for Pin {
@@ -220,7 +289,7 @@ impl Drop for Pin {
 }
 
 /// Pins the start at `addr` if it is live. Callers hold [`WALK`], so that there is one pin at a time.
-pub(crate) fn pin(addr: usize) -> Option<Pin> {
+pub fn pin(addr: usize) -> Option<Pin> {
     if !addr.is_multiple_of(16) {
         return None;
     }
@@ -231,7 +300,7 @@ pub(crate) fn pin(addr: usize) -> Option<Pin> {
 }
 
 /// Held by whoever pins: walkers and fault reports. Never taken by an allocation or a right free.
-pub(crate) static WALK: Lock = Lock::new();
+pub static WALK: Lock = Lock::new();
 
 /// The lock of the map, for fork handlers.
 pub(crate) fn map_lock() -> &'static Lock {
@@ -249,7 +318,7 @@ fn is_used(leaf: &Leaf, page: usize) -> bool {
 
 /// Calls `visit` with each live block, pinned. Blocks that are allocated, freed or being resized meanwhile may be seen
 /// or not. The caller holds [`WALK`].
-pub(crate) fn for_each(mut visit: impl FnMut(&Pin)) {
+pub fn for_each(mut visit: impl FnMut(&Pin)) {
     let mut next = LEAVES.load(Ordering::Acquire);
     // SAFETY: leaves are for good.
     while let Some(leaf) = unsafe { next.as_ref() } {
@@ -283,7 +352,7 @@ fn for_each_in(leaf: &Leaf, start: usize, visit: &mut impl FnMut(&Pin)) {
 const REACH: usize = 1 << 40;
 
 /// The nearest live start before `addr`, pinned. The caller holds [`WALK`].
-pub(crate) fn before(addr: usize) -> Option<Pin> {
+pub fn before(addr: usize) -> Option<Pin> {
     let mut next = addr.checked_sub(1)?;
     let lowest = addr.saturating_sub(REACH);
     loop {

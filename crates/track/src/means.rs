@@ -14,6 +14,7 @@ pub(crate) struct Live {
     pub(crate) start: usize,
     /// Whether it was allocated since the last mark.
     pub(crate) is_new: bool,
+    pub(crate) is_damaged: bool,
 }
 
 /// Who sees the blocks of a walk.
@@ -26,7 +27,7 @@ pub(crate) struct Means {
 }
 
 fn damaged(start: usize) -> Live {
-    Live { site: 0, size: 0, start, is_new: false }
+    Live { site: 0, size: 0, start, is_new: false, is_damaged: true }
 }
 
 struct Of<B>(B);
@@ -58,14 +59,21 @@ pub(crate) fn for_each(mut see: impl FnMut(Live)) {
         return (means.visit)(&mut |block| {
             let (tag, size, start) = (block.tag, block.size, block.start);
             let is_new = tag.stretch() == epoch & Tag::SITE_MAX;
-            see(if tag.is_live() { Live { site: tag.site(), size, start, is_new } } else { damaged(start) });
+            see(if tag.is_live() {
+                Live { site: tag.site(), size, start, is_new, is_damaged: false }
+            } else {
+                damaged(start)
+            });
         });
     }
     live::for_each(|pin| {
         let start = pin.payload.addr();
         // SAFETY: the block is pinned.
         see(match unsafe { header::read(pin.payload) } {
-            Some(header) => Live { site: header.site, size: header.size, start, is_new: header.epoch == epoch },
+            Some(header) => {
+                let is_new = header.epoch == epoch;
+                Live { site: header.site, size: header.size, start, is_new, is_damaged: false }
+            }
             None => damaged(start),
         });
     });

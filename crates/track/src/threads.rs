@@ -103,7 +103,7 @@ fn add(counter: &AtomicU64, value: u64) {
 
 /// Counts a block handed out.
 #[inline(always)]
-pub(crate) fn on_alloc(size: usize) {
+pub fn on_alloc(size: usize) {
     let record = mine();
     let live = record.live().wrapping_add(size as i64);
     if live > record.limit.load(Ordering::Relaxed) {
@@ -126,6 +126,17 @@ pub(crate) fn on_free(addr: usize, freed: Freed) {
     remember(record, addr, freed);
     add(&record.free_count, 1);
     add(&record.free_bytes, freed.size as u64);
+}
+
+/// Counts a block taken back that somebody else remembers.
+#[inline(always)]
+pub fn count_free(size: usize) {
+    let record = mine();
+    if record.live().wrapping_sub(size as i64) < record.floor.load(Ordering::Relaxed) {
+        return change_slowly(Change { frees: 1, free_bytes: size as u64, ..Change::default() });
+    }
+    add(&record.free_count, 1);
+    add(&record.free_bytes, size as u64);
 }
 
 #[cold]
@@ -336,10 +347,10 @@ fn for_each_record(mut visit: impl FnMut(&'static Record)) {
 
 /// A remembered free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Freed {
-    pub(crate) size: usize,
-    pub(crate) allocated_at: u32,
-    pub(crate) freed_at: u32,
+pub struct Freed {
+    pub size: usize,
+    pub allocated_at: u32,
+    pub freed_at: u32,
 }
 
 /// A place in the ring; address 0 is none.
@@ -376,7 +387,7 @@ fn remember_slowly(addr: usize, freed: Freed) {
 }
 
 /// The latest free of a block at `addr` that is remembered: of this thread if it has one, else of any.
-pub(crate) fn recall(addr: usize) -> Option<Freed> {
+pub fn recall(addr: usize) -> Option<Freed> {
     let own = recall_from(mine(), addr);
     if own.is_some() {
         return own;

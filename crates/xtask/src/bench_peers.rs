@@ -86,10 +86,8 @@ fn allocator(name: &str, version: &str, origin: &str, library: Option<PathBuf>) 
 
 /// One of this project's libraries.
 fn ours(backend: &str, variant: &str, name: &str) -> Result<Allocator> {
-    let built = build::build(backend, true, None)?;
-    let folder = built.shared_lib.parent().context("a library without a folder")?;
-    let library = folder.join(format!("liballokit_preload_{backend}{variant}.so"));
-    ensure!(library.is_file(), "{} is not there: `cargo xtask lib --backend {backend}` makes it", library.display());
+    let guard = variant == "_guard";
+    let library = build::build_preload(&build::Options { guard, ..build::Options::new(backend) })?;
     let mut made = allocator(name, env!("CARGO_PKG_VERSION"), "this project", Some(library));
     if name.ends_with("-track") {
         made.environment.push(("ALLOKIT_TRACK".into(), "sites".into()));

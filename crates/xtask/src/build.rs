@@ -38,7 +38,10 @@ pub struct Args {
     /// on: the library holds tracking, off until a program asks for it; off: it is left out
     #[arg(long, default_value = "on")]
     track: String,
-    /// Where the libraries go [default: target/allokit/<backend>, or <backend>-notrack]
+    /// on: the library guards its heap; off: that is left out
+    #[arg(long, default_value = "off")]
+    guard: String,
+    /// Where the libraries go [default: target/allokit/<backend>, <backend>-notrack or <backend>-guard]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Build for another machine: a Rust target such as aarch64-unknown-linux-gnu
@@ -57,6 +60,9 @@ pub struct Args {
 pub struct Options {
     pub backend: String,
     pub track: bool,
+    pub guard: bool,
+    /// A guarded library of which a test can switch checks off.
+    pub mutants: bool,
     /// The Rust target, when it is another machine than this one.
     pub target: Option<String>,
     pub debug: bool,
@@ -66,7 +72,15 @@ pub struct Options {
 
 impl Options {
     pub fn new(backend: &str) -> Options {
-        Options { backend: backend.to_string(), track: true, target: None, debug: false, out: None }
+        Options {
+            backend: backend.to_string(),
+            track: true,
+            guard: false,
+            mutants: false,
+            target: None,
+            debug: false,
+            out: None,
+        }
     }
 }
 
@@ -86,6 +100,8 @@ pub fn run(args: &Args) -> Result<()> {
     let options = Options {
         backend: args.backend.clone(),
         track: on_or_off("--track", &args.track)?,
+        guard: on_or_off("--guard", &args.guard)?,
+        mutants: false,
         target: args.target.clone(),
         debug: args.debug,
         out: args.out.as_ref().map(std::path::absolute).transpose()?,
@@ -145,14 +161,15 @@ pub fn build_preload(options: &Options) -> Result<PathBuf> {
     let backend = backend(&options.backend)?;
     ensure!(has_preload(backend), "the {backend} backend has no preload library: {}", NO_PRELOAD.1);
     let place = Place::new(backend, options)?;
-    let library = place.out.join(format!("liballokit_preload_{backend}.so"));
+    let name = format!("liballokit_preload_{backend}{}", if options.guard { "_guard" } else { "" });
+    let library = place.out.join(format!("{name}.so"));
     let _turn = place.turn()?;
     if !library.exists() {
-        eprintln!("building liballokit_preload_{backend}");
+        eprintln!("building {name}");
     }
     let dylib = cargo_build("allokit-preload", backend, options, &place)?.join("liballokit_preload.so");
     ensure!(dylib.is_file(), "cargo left no {}: has this target shared libraries?", dylib.display());
-    let (offered, exports) = (offered(&dylib)?, preload_exports()?);
+    let (offered, exports) = (offered(&dylib)?, preload_exports(options.guard)?);
     let differ: Vec<_> = exports.symmetric_difference(&offered).map(String::as_str).collect();
     ensure!(differ.is_empty(), "preload/exports.txt and the library do not agree on {}", differ.join(", "));
     let work = tempfile::tempdir_in(&place.out).with_context(|| format!("cannot write to {}", place.out.display()))?;
@@ -244,11 +261,16 @@ pub fn target_dir() -> PathBuf {
     named.and_then(|named| std::path::absolute(named).ok()).unwrap_or_else(|| root().join("target"))
 }
 
-/// `target/allokit/[<target>/]<backend>[-notrack][-debug]`
+/// `target/allokit/[<target>/]<backend>[-notrack|-guard][-mutants][-debug]`
 pub fn default_out(options: &Options) -> PathBuf {
     let mut name = options.backend.clone();
-    if !options.track {
+    if options.guard {
+        name.push_str("-guard");
+    } else if !options.track {
         name.push_str("-notrack");
+    }
+    if options.mutants {
+        name.push_str("-mutants");
     }
     if options.debug {
         name.push_str("-debug");
@@ -266,9 +288,13 @@ fn exports_file() -> PathBuf {
     root().join("c-api/exports.txt")
 }
 
-/// What the preload libraries put before libc, from preload/exports.txt.
-pub fn preload_exports() -> Result<BTreeSet<String>> {
-    listed(&root().join("preload/exports.txt"))
+/// What the preload libraries put before libc, from preload/exports.txt; the guarded ones, from exports_guard.txt too.
+pub fn preload_exports(guard: bool) -> Result<BTreeSet<String>> {
+    let mut exports = listed(&root().join("preload/exports.txt"))?;
+    if guard {
+        exports.extend(listed(&root().join("preload/exports_guard.txt"))?);
+    }
+    Ok(exports)
 }
 
 fn listed(path: &Path) -> Result<BTreeSet<String>> {
@@ -352,7 +378,13 @@ impl Kit {
 fn cargo_build(package: &str, backend: &str, options: &Options, place: &Place) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", package, "--lib", "--no-default-features", "--features"]);
-    cargo.arg(if options.track { format!("{backend},track") } else { backend.to_string() });
+    let layer = match options {
+        Options { mutants: true, .. } => ",mutants",
+        Options { guard: true, .. } => ",guard",
+        Options { track: true, .. } => ",track",
+        _ => "",
+    };
+    cargo.arg(format!("{backend}{layer}"));
     cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(&place.cargo_folder);
     if !options.debug {
         cargo.arg("--release");
@@ -437,6 +469,9 @@ mod tests {
         let options = Options::new("native");
         assert!(default_out(&options).ends_with("allokit/native"));
         assert!(default_out(&Options { track: false, ..options.clone() }).ends_with("allokit/native-notrack"));
+        let guarded = Options { guard: true, ..options.clone() };
+        assert!(default_out(&guarded).ends_with("allokit/native-guard"));
+        assert!(default_out(&Options { mutants: true, ..guarded }).ends_with("allokit/native-guard-mutants"));
         let far = Options { target: Some("aarch64-unknown-linux-gnu".into()), debug: true, ..options };
         assert!(default_out(&far).ends_with("allokit/aarch64-unknown-linux-gnu/native-debug"));
     }

@@ -22,6 +22,9 @@ pub struct Args {
     /// off: install libraries without tracking
     #[arg(long, default_value = "on")]
     track: String,
+    /// on: install libraries that guard their heap (a preload library that does is always installed)
+    #[arg(long, default_value = "off")]
+    guard: String,
     /// Put the files under this folder, as packagers do: DESTDIR/PREFIX/…
     #[arg(long)]
     destdir: Option<PathBuf>,
@@ -42,6 +45,7 @@ const LICENCES: [(&str, &str, &str); 2] = [
 pub fn run(args: &Args) -> Result<()> {
     let backends = backends(&args.backend)?;
     let track = build::on_or_off("--track", &args.track)?;
+    let guard = build::on_or_off("--guard", &args.guard)?;
     let prefix = std::path::absolute(&args.prefix).context("--prefix")?;
     let place = match &args.destdir {
         Some(destdir) => under(&std::path::absolute(destdir).context("--destdir")?, &prefix),
@@ -51,8 +55,13 @@ pub fn run(args: &Args) -> Result<()> {
 
     let mut built = Vec::new();
     for backend in backends {
-        let options = build::Options { track, target: args.target.clone(), ..build::Options::new(backend) };
-        let preload = if build::has_preload(backend) { Some(build::build_preload(&options)?) } else { None };
+        let options = build::Options { track, guard, target: args.target.clone(), ..build::Options::new(backend) };
+        let mut preload = Vec::new();
+        if build::has_preload(backend) {
+            for guard in [false, true] {
+                preload.push(build::build_preload(&build::Options { guard, ..options.clone() })?);
+            }
+        }
         built.push(Libraries { backend, built: build::build_with(&options)?, preload });
     }
     // A command for another machine could not write its own manual here.
@@ -66,7 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("  CMake:       -DCMAKE_PREFIX_PATH={}", prefix.display());
     println!("  pkg-config:  PKG_CONFIG_PATH={}", prefix.join("lib/pkgconfig").display());
-    if let Some(preload) = built.iter().find_map(|libraries| libraries.preload.as_ref()) {
+    if let Some(preload) = built.iter().find_map(|libraries| libraries.preload.first()) {
         println!("  any program: LD_PRELOAD={}", prefix.join("lib").join(name(preload)?).display());
     }
     Ok(())
@@ -76,8 +85,8 @@ pub fn run(args: &Args) -> Result<()> {
 pub struct Libraries {
     pub backend: &'static str,
     pub built: build::Built,
-    /// `liballokit_preload_<backend>.so`
-    pub preload: Option<PathBuf>,
+    /// `liballokit_preload_<backend>.so`, `liballokit_preload_<backend>_guard.so`
+    pub preload: Vec<PathBuf>,
 }
 
 /// The backends asked for, each once, in their usual order; all when none is named.
@@ -186,7 +195,7 @@ fn library(stage: &Path, libraries: &Libraries) -> Result<()> {
     let (backend, built) = (libraries.backend, &libraries.built);
     let lib = stage.join("lib");
     copy(&built.static_lib, &lib.join(name(&built.static_lib)?))?;
-    if let Some(preload) = &libraries.preload {
+    for preload in &libraries.preload {
         copy(preload, &lib.join(name(preload)?))?;
     }
     let folder = built.shared_lib.parent().context("a library without a folder")?;

@@ -2,8 +2,8 @@
 
 use crate::case::{Case, LeftOut};
 use crate::{
-    build, proof, test_arena, test_bench, test_cli, test_conformance, test_consumers, test_examples, test_heap,
-    test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, tools,
+    build, proof, test_arena, test_bench, test_cli, test_conformance, test_consumers, test_examples, test_guard,
+    test_heap, test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -38,6 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_conformance::cases());
     cases.extend(test_arena::cases());
     cases.extend(test_heap::cases());
+    cases.extend(test_guard::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());

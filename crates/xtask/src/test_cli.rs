@@ -34,7 +34,7 @@ fn prefix() -> Result<&'static Path> {
             let folder = tempfile::tempdir()?;
             let (backend, options) = ("native", build::Options::new("native"));
             let preload = Some(build::build_preload(&options)?);
-            let libraries = install::Libraries { backend, built: build::build_with(&options)?, preload };
+            let libraries = install::Libraries { backend, built: build::build_with(&options)?, preload: preload.into_iter().collect() };
             install::install(folder.path(), &[libraries], Some(&build::build_command()?))?;
             Ok(folder)
         };

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const ABORTING: &str = "allokit: aborting (ALLOKIT_POLICY=report goes on)";
+pub const ABORTING: &str = "allokit: aborting (ALLOKIT_POLICY=report goes on)";
 
 /// What the names 0xADDR, 0xADDR2 … stand for in one output.
 type Addresses = HashMap<String, String>;
@@ -217,7 +217,7 @@ fn mutants() -> Result<()> {
 }
 
 /// Compares the lines. `binary`: the program was compiled without AK_TRACK, so places are return addresses in it.
-fn compare(expected: &[String], err: &str, backend: &str, binary: Option<&String>) -> Result<()> {
+pub fn compare(expected: &[String], err: &str, backend: &str, binary: Option<&String>) -> Result<()> {
     let lines: Vec<&str> = err.lines().collect();
     ensure!(lines.len() == expected.len(), "{} lines instead of {}", lines.len(), expected.len());
     let mut addresses = Addresses::default();
@@ -273,7 +273,7 @@ fn matches(mut line: &str, mut wanted: &str, addresses: &mut Addresses, binary: 
 
 /// The first `name.c:12 (function)` in a line: where it starts and ends.
 fn find_place(wanted: &str) -> Option<(usize, usize)> {
-    let colon = wanted.find(".c:")?;
+    let colon = wanted.find(".c:").or_else(|| wanted.find(".cc:"))?;
     let start = wanted[..colon].rfind(' ').map_or(0, |space| space + 1);
     let end = colon + wanted[colon..].find(')')? + 1;
     Some((start, end))

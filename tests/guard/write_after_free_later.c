@@ -1,0 +1,17 @@
+/* Writes to a freed block in the middle; it is found when the block leaves the quarantine. */
+#include "guard.h"
+
+int main(void) {
+    char *p = hidden(malloc(SIZE + 16));
+    free(p);
+    hidden(p)[SIZE] = 'x';
+    for (int i = 0; i < 200000; i++) free(hidden(malloc(SIZE + 16)));
+    return 0;
+}
+
+/* EXPECT 8: allokit: write after free to 0xADDR, a block of 24 bytes: from offset 8 to 8 */
+/* EXPECT 4096: allokit: write after free to 0xADDR, a block of 4112 bytes: from offset 4096 to 4096 */
+/* EXPECT 8 4096: |  allocated at write_after_free_later.c:5 (main) */
+/* EXPECT 8 4096: |  freed at     write_after_free_later.c:6 (main) */
+/* DIES 262144: SIGSEGV */
+/* MUTE 8 4096: write-after-free */

@@ -66,6 +66,7 @@ extern "C" fn at_load() {
     }
     settings::read_environment();
     api::prepare();
+    leaks::listen();
 }
 
 extern "C" fn at_exit() {

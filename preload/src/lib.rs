@@ -53,6 +53,7 @@ extern "C" fn at_load() {
     if serves() {
         settings::read_environment();
         api::prepare();
+        leaks::listen();
     }
 }
 

@@ -21,6 +21,7 @@ compile_error!(
 pub mod barrier;
 mod cell;
 pub mod clock;
+pub mod control;
 mod cxx;
 pub mod entropy;
 mod entry;

@@ -3,11 +3,12 @@
 use crate::{api, heap, settings};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
-use allokit_platform::{clock, errno, process};
+use allokit_platform::{clock, control, errno, process};
 use allokit_report::page;
 use core::ffi::{CStr, c_char, c_void};
 use core::fmt::{self, Write};
 use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// What stands for the tracking layer in a build without it; never reached, since [`unknown`] has a reason then.
 #[cfg(not(feature = "track"))]
@@ -261,8 +262,92 @@ impl Write for Into<'_> {
     }
 }
 
+/// Takes orders through the pipe that `ALLOKIT_CONTROL` names, if it does.
+pub fn listen() {
+    if let Some(path) = settings::control()
+        && let path = filled(path, &mut [0; 4096]).unwrap_or(path)
+        && !control::listen(path, obey)
+    {
+        let error = errno::get();
+        let mut out = Stderr::new();
+        let path = path.to_str().unwrap_or("(not UTF-8)");
+        let _ = writeln!(
+            out,
+            "allokit: ALLOKIT_CONTROL: {path} cannot be a pipe (errno {error}); name a path that is not there"
+        );
+    }
+}
+
+/// What the orders are, for a wrong one.
+const ORDERS: &str = "track sites, track off, mark, leaks, grown, stats, pprof:PATH, folded:PATH, html:PATH, json:PATH";
+
+/// Does what one line says; the answer, where there is one to read, goes to stderr.
+fn obey(line: &[u8]) {
+    static BEFORE: AtomicPtr<RawSnapshot> = AtomicPtr::new(ptr::null_mut());
+    let mut out = Stderr::new();
+    let mut room = [0; 4096];
+    let text = Into { room: &mut room, used: 0 };
+    match line {
+        b"" => {}
+        b"track sites" | b"track off" => {
+            if !api::track_set(u32::from(line == b"track sites")) {
+                let _ = writeln!(
+                    out,
+                    "allokit: tracking cannot be switched in this program: it must be set before it starts"
+                );
+            }
+        }
+        b"mark" => {
+            mark();
+            let now = snapshot_take();
+            // SAFETY: nobody else takes it; orders come one after another.
+            unsafe { snapshot_free(BEFORE.swap(now, Ordering::AcqRel)) };
+        }
+        b"leaks" => {
+            print();
+        }
+        b"grown" => {
+            // SAFETY: the snapshot is ours.
+            let told = unsafe { snapshot_diff(BEFORE.load(Ordering::Acquire), ptr::null(), false, &mut out) };
+            if !told {
+                let _ = writeln!(out, "allokit: nothing is known of what has grown: there was no mark before");
+            }
+        }
+        b"stats" => {
+            let _ = api::stats_write(allokit_report::Format::Text, &mut out);
+        }
+        _ => {
+            if !profile_by_line(line, text, &mut out) {
+                let line = core::str::from_utf8(line).unwrap_or("(not UTF-8)");
+                let _ = writeln!(out, "allokit: ALLOKIT_CONTROL: \"{line}\" is not known; valid: {ORDERS}");
+            }
+        }
+    }
+}
+
+/// Writes the profile that a line wants; false when it is no such line.
+fn profile_by_line(line: &[u8], mut text: Into<'_>, out: &mut Stderr) -> bool {
+    if text.add(line).and_then(|()| text.add(&[0])).is_err() {
+        return false;
+    }
+    let Some((format, path)) = CStr::from_bytes_until_nul(text.room).ok().and_then(settings::profile_of) else {
+        return false;
+    };
+    let mut room = [0; 4096];
+    let path = filled(path, &mut room).unwrap_or(path);
+    if let Some(reason) = unknown() {
+        let _ = writeln!(out, "allokit: nothing is known: {reason}");
+    } else if !profile_write(format, path) {
+        complain_of("ALLOKIT_CONTROL", path, "the profile is lost");
+    }
+    true
+}
+
 /// What the environment wants at the end of the process.
 pub fn at_exit() {
+    if let Some(path) = settings::control() {
+        control::remove(filled(path, &mut [0; 4096]).unwrap_or(path));
+    }
     let (stats, leaks) = settings::at_exit();
     if let Some((format, path)) = stats {
         let mut room = [0; 4096];

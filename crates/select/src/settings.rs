@@ -202,7 +202,7 @@ fn stats_target(value: &'static CStr) -> Option<(Format, Option<&'static CStr>)>
 }
 
 /// The format and the path of an `ALLOKIT_PROFILE`.
-fn profile_target(value: &'static CStr) -> Option<(Profile, &'static CStr)> {
+fn profile_target(value: &CStr) -> Option<(Profile, &CStr)> {
     let bytes = value.to_bytes_with_nul();
     let colon = bytes.iter().position(|byte| *byte == b':')?;
     let format = match &bytes[..colon] {
@@ -214,6 +214,16 @@ fn profile_target(value: &'static CStr) -> Option<(Profile, &'static CStr)> {
     };
     let path = CStr::from_bytes_with_nul(&bytes[colon + 1..]).ok()?;
     (!path.is_empty()).then_some((format, path))
+}
+
+/// The format and the path of a profile, from outside the environment.
+pub(crate) fn profile_of(value: &CStr) -> Option<(Profile, &CStr)> {
+    profile_target(value)
+}
+
+/// The pipe that `ALLOKIT_CONTROL` names.
+pub(crate) fn control() -> Option<&'static CStr> {
+    env::var(c"ALLOKIT_CONTROL").filter(|path| !path.is_empty())
 }
 
 /// The profile that is asked for at the end of the process.

@@ -33,8 +33,8 @@ fn prefix() -> Result<&'static Path> {
         let put = || -> Result<tempfile::TempDir> {
             let folder = tempfile::tempdir()?;
             let (backend, options) = ("native", build::Options::new("native"));
-            let preload = Some(build::build_preload(&options)?);
-            let libraries = install::Libraries { backend, built: build::build_with(&options)?, preload: preload.into_iter().collect() };
+            let preload = vec![build::build_preload(&options)?];
+            let libraries = install::Libraries { backend, built: build::build_with(&options)?, preload };
             install::install(folder.path(), &[libraries], Some(&build::build_command()?))?;
             Ok(folder)
         };

@@ -54,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("preload/set-user-id/{backend}"), move || set_user_id(backend)));
     }
     cases.push(Case::new("preload/cases/native/guarded", guarded_cases));
+    cases.push(Case::new("preload/control", control));
     cases.push(Case::new("preload/aarch64", aarch64));
     cases.push(Case::new("preload/system", system_is_refused));
     cases.push(Case::new("preload/own-malloc", own_malloc));
@@ -337,6 +338,57 @@ fn double_free() -> Result<()> {
 }
 
 // ---- tracking, statistics ----------------------------------------------------------------------------------------------
+
+/// A leak in a running program is named through the pipe of ALLOKIT_CONTROL, with tracking switched on and off there.
+fn control() -> Result<()> {
+    use std::io::{BufRead, BufReader, Read};
+    let library = preload("native", true)?;
+    let folder = tempfile::tempdir()?;
+    let program = compile("gcc", "server.c", folder.path(), &["-rdynamic"])?;
+    let (pipe, profile) = (folder.path().join("control"), folder.path().join("now.folded"));
+    let mut command = under(&library, &program);
+    command.env("ALLOKIT_CONTROL", &pipe).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = command.spawn()?;
+    BufReader::new(server.stdout.take().context("no output")?).read_line(&mut String::new())?;
+    let order = |line: &str| -> Result<()> {
+        fs::write(&pipe, format!("{line}\n")).with_context(|| format!("cannot write \"{line}\" to the pipe"))?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        Ok(())
+    };
+    order("leaks")?;
+    order("track sites")?;
+    order("mark")?;
+    order("grown")?;
+    order(&format!("folded:{}", profile.display()))?;
+    order("track off")?;
+    order("nonsense")?;
+    order(&format!("folded:{}", folder.path().join("no/such/folder").display()))?;
+    drop(server.stdin.take());
+    let status = server.wait()?;
+    let mut said = String::new();
+    server.stderr.take().context("no stderr")?.read_to_string(&mut said)?;
+    let folded = fs::read_to_string(&profile).context("no profile was written")?;
+    ensure!(status.success() && !pipe.exists(), "{status}, and the pipe is {}\n{said}", pipe.exists());
+    ensure!(folded.contains("server.bin(forgets+0x"), "the leak is not in the profile:\n{folded}\n{said}");
+    for wanted in [
+        "allokit: leaks are unknown: tracking is off",
+        "server.bin(forgets+0x",
+        "allokit: ALLOKIT_CONTROL: \"nonsense\" is not known; valid: track sites",
+        "no/such/folder; the profile is lost",
+    ] {
+        ensure!(said.contains(wanted), "\"{wanted}\" is missing in\n{said}");
+    }
+    // A path that is something else is left alone, and the program runs.
+    fs::write(&pipe, "not a pipe")?;
+    let done = command.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(
+        done.status.success() && said.contains("cannot be a pipe") && fs::read(&pipe)? == b"not a pipe",
+        "a file in the place of the pipe: {}\n{said}",
+        done.status
+    );
+    Ok(())
+}
 
 fn tracking(backend: &str) -> Result<()> {
     let library = preload(backend, true)?;

@@ -1027,9 +1027,10 @@ impl Raw {
                     (*a).spare = chunk;
                 }
             }
-            if !(*a).spare.is_null() && (*a).options.buffer.is_null() {
-                // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule. (A buffer waits, as it
-                // did at first: the first block may be too long for it, and it would be passed over for good.)
+            if !(*a).spare.is_null() && !wide && (*a).options.buffer.is_null() {
+                // The oldest chunk is at hand at once: what follows a reset is an allocation, as a rule. (Not where the first
+                // one may then lie elsewhere than it did at first, and what comes after it needs a chunk more: a wide
+                // alignment may happen to be had in a chunk that is too short for it as a rule; a buffer may be passed over.)
                 let ready = Raw::advance(a, 1);
                 debug_assert!(ready.is_ok());
             }

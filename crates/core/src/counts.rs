@@ -228,7 +228,7 @@ mod tests {
         let counts = Counts::new();
         let (mut model, mut live, mut random) = (Totals::default(), [0usize; 100], 7u64);
         let mut sum = 0;
-        for round in 0..200_000 {
+        for round in 0..if cfg!(miri) { 2000 } else { 200_000 } {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;

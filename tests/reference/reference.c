@@ -171,6 +171,16 @@ static record_t *find(const void *block) {
         if (record->block == block) return record;
     return NULL;
 }
+/* Whether tracking was switched while the program ran: then a block without a record is one from a time without. */
+static bool switched;
+static bool is_known(const void *block) {
+    if (!switched) return tracked();
+    lock_take();
+    record_t *record = find(block);
+    bool known = record != NULL && record->live && !(level == AK_TRACK_OFF && bug("free_while_off_unseen"));
+    lock_give();
+    return known;
+}
 static void forget(record_t *record) {
     record_t **where = bucket(record->block);
     while (*where != record) where = &(*where)->next;
@@ -396,7 +406,7 @@ static void raw_free(void *block) {
 
 static void put(void *block, const place_t *place, size_t known_size, bool size_is_known) {
     if (block == NULL) return;
-    bool tracks = tracked();
+    bool tracks = is_known(block);
     static pthread_t first;
     if (first == 0) first = pthread_self();
     if (bug("remote_frees_dropped") && !pthread_equal(first, pthread_self())) return;
@@ -435,7 +445,7 @@ static void *resize(void *ptr, size_t number, size_t size, size_t alignment, con
     if (size != 0 && number > PTRDIFF_MAX / size && !bug("product_unchecked")) return fail(ENOMEM);
     if (ptr == NULL) return get(bytes, alignment, place);
     size_t old = 0;
-    if (tracked()) {
+    if (is_known(ptr)) {
         record_t *record = demand(ptr, REALLOC, place);
         if (record == NULL) return fail(EINVAL);
         old = record->size;
@@ -505,7 +515,7 @@ ALL(void *, ak_memdup, return p == NULL && n != 0 ? fail(EINVAL) : copy(p, n, &p
 
 static size_t usable_of(const void *ptr, const place_t *place) {
     if (ptr == NULL) return 0;
-    if (tracked() && demand(ptr, USABLE, place) == NULL) return 0;
+    if (is_known(ptr) && demand(ptr, USABLE, place) == NULL) return 0;
     return usable(ptr);
 }
 ALL(size_t, ak_usable_size, return usable_of(ptr, &place), const void *ptr)
@@ -618,10 +628,16 @@ bool ak_track_set(ak_track_t wanted) {
     int error = 0;
     if ((unsigned)wanted > AK_TRACK_STACKS) error = EINVAL;
     else if (wanted == AK_TRACK_STACKS) error = ENOTSUP;
-    else if ((int)wanted != level && used && !bug("track_set_at_any_time")) error = EBUSY;
+    else if ((int)wanted != level && used && bug("track_set_too_late")) error = EBUSY;
     if (error != 0) {
         errno = error;
         return false;
+    }
+    if ((int)wanted != level && used) {
+        switched = true;
+        if (wanted == AK_TRACK_OFF && bug("switch_forgets"))
+            for (int i = 0; i < BUCKETS; i++)
+                for (record_t *record = table[i]; record != NULL; record = record->next) record->live = false;
     }
     level = (int)wanted;
     return true;
@@ -689,7 +705,7 @@ size_t ak_leaks_print(void) {
         place_t place = place_of("reference.c", NULL, 1, NULL);
         remember(&lock, 8, &place);
     }
-    if (level == AK_TRACK_SITES) return list(NULL, 0, true);
+    if (level == AK_TRACK_SITES || switched) return list(NULL, 0, true);
     say("allokit: leaks are unknown: " OFF_TEXT);
     return 0;
 }

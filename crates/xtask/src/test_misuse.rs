@@ -194,7 +194,7 @@ const MUTANTS: [(&str, &str); 13] = [
     ("nothing_at_exit", "leak_at_exit"),
     ("leaks_smallest_first", "leak"),
     ("mark_ignored", "balanced"),
-    ("track_set_at_any_time", "track_set_late"),
+    ("track_set_too_late", "track_set_running"),
 ];
 
 /// The judge is judged.

@@ -17,6 +17,8 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 pub const SETTLE_AFTER: u64 = COUNT_MASK / 2;
 /// A change of live bytes less than this is not worth telling the others.
 const WORTH: i64 = 16 << 10;
+/// The same where nothing else makes a thread settle.
+const FAR: u64 = 1 << 20;
 
 /// The sum of what threads have told of their live bytes.
 static CHARGED: AtomicI64 = AtomicI64::new(0);
@@ -107,15 +109,26 @@ impl Counts {
         add(&self.sums[ALLOCS], 1);
         add(&self.sums[ALLOC_BYTES], size as u64);
         self.most.store(self.most.load(Ordering::Relaxed) - ((size as i64) << COUNT_BITS), Ordering::Relaxed);
-        self.settle();
+        self.settle_if_far();
+    }
+
+    /// Settles when live bytes have moved far since the others were told.
+    fn settle_if_far(&self) {
+        if (self.live() - self.charged.load(Ordering::Relaxed)).unsigned_abs() >= FAR {
+            self.settle();
+        }
     }
 
     /// Counts a block taken back, of any size.
     pub fn on_any_free(&self, size: usize) {
-        self.settle();
+        let live = self.allocs.load(Ordering::Relaxed).wrapping_sub(self.frees.load(Ordering::Relaxed)) as i64;
+        if live > self.most.load(Ordering::Relaxed) {
+            self.settle();
+        }
         add(&self.sums[FREES], 1);
         add(&self.sums[FREE_BYTES], size as u64);
         self.most.store(self.most.load(Ordering::Relaxed) + ((size as i64) << COUNT_BITS), Ordering::Relaxed);
+        self.settle_if_far();
     }
 
     /// Moves what was counted into the sums, notes a new peak, and tells the others if it is worth that. By the thread

@@ -241,6 +241,22 @@ pub(crate) unsafe fn free_at_hand(ptr: *mut u8, site: u32) -> bool {
 /// Unless the pointer is found to be wrong, the caller gives the block up.
 pub(crate) unsafe fn free(ptr: *mut u8, site: u32) -> Found {
     let word = table::word(ptr.addr());
+    // SAFETY: as in `free_at_hand`.
+    unsafe {
+        if word.is_small() && word.is_tagged() && ptr.addr().is_multiple_of(MIN_ALIGN) {
+            let tag = get(ptr);
+            if tag.is_live_here() {
+                let (heap, size) = (TAGGED_HEAP::get(), tag.size());
+                if !heap::is_real(heap) || !(*heap).counts.try_on_free(size) {
+                    count(|counts| counts.on_any_free(size));
+                }
+                set(ptr, tag.freed());
+                note(ptr, site);
+                give(ptr, word);
+                return Found::Tagged(Tagged { start: ptr.addr(), size, tag, freed_at: 0 });
+            }
+        }
+    }
     let found = at(ptr);
     // SAFETY: the caller gives up what was found to be a live block.
     unsafe {

@@ -206,6 +206,11 @@ fn charge(bytes: i64) {
     }
 }
 
+/// Whether more than one thread has counted.
+pub fn are_several() -> bool {
+    SEVERAL.load(Ordering::Relaxed)
+}
+
 /// Gives the calling thread a record, or SHARED when there is no memory or no way to get it back.
 #[cold]
 fn register() -> &'static Record {

@@ -408,7 +408,12 @@ fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<Path
     // The exports are the roots; constructors and destructors (.init_array, .fini_array) of the objects that are linked
     // in stay as well, ld sees to that.
     let mut ld = Command::new(&kit.ld);
-    ld.args(["-r", "--gc-sections"]).args(exports.iter().map(|symbol| format!("--undefined={symbol}")));
+    // Each constant has a section of its own; their names and headers alone would be 40 KB.
+    let script = work.join("constants.ld");
+    fs::write(&script, "SECTIONS { .rodata : { *(.rodata .rodata.*) } }\n")?;
+    ld.args(["-r", "--gc-sections", "-T"])
+        .arg(&script)
+        .args(exports.iter().map(|symbol| format!("--undefined={symbol}")));
     tools::output(ld.arg(archive).arg("-o").arg(&linked))?;
     // .llvm_addrsig counts symbols by number, which this step changes; .llvmbc is the compiler's own form of the code.
     let object = work.join(format!("allokit_{backend}.o"));

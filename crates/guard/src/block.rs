@@ -57,10 +57,11 @@ fn secret() -> u64 {
     header::guard::KEY.load(Ordering::Relaxed)
 }
 
-/// The canary of a block whose last word lies at `addr`.
+/// The canary of a block whose last word lies at `addr`. No byte of it is zero or text, so what an overflow mostly writes
+/// differs from it in each byte.
 #[inline(always)]
 pub(crate) fn canary(addr: usize) -> u64 {
-    (secret() ^ addr as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 0x80
+    (secret() ^ addr as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 0x8080_8080_8080_8080
 }
 
 /// The number of the site in a header's first word.

@@ -187,18 +187,29 @@ fn stripped(dylib: &Path, kit: &Kit, work: &Path) -> Result<PathBuf> {
 
 /// Builds the command `allokit`, for this machine, and returns its path.
 pub fn build_command() -> Result<PathBuf> {
-    let folder = target_dir().join("allokit/cargo/command");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let (mut cargo, folder) = command_cargo("build")?;
     let command = folder.join("tool/allokit");
     if !command.exists() {
         eprintln!("building allokit, the command; a minute or two the first time");
     }
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "allokit-cli", "--profile", "tool"]);
-    cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(&folder);
     tools::run(&mut cargo)?;
     ensure!(command.is_file(), "cargo left no {}", command.display());
     Ok(command)
+}
+
+/// Runs the command's own tests, from the same build of what it depends on.
+pub fn test_command() -> Result<()> {
+    tools::output(&mut command_cargo("test")?.0).map(drop)
+}
+
+/// A cargo that builds the command, and the folder it builds in.
+fn command_cargo(verb: &str) -> Result<(Command, PathBuf)> {
+    let folder = target_dir().join("allokit/cargo/command");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args([verb, "--quiet", "--package", "allokit-cli", "--profile", "tool"]);
+    cargo.arg("--manifest-path").arg(root().join("Cargo.toml")).arg("--target-dir").arg(&folder);
+    Ok((cargo, folder))
 }
 
 /// Where a backend is built: with what, in which folder of cargo's, to which folder.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
     vec![
+        Case::new("cli/unit", build::test_command),
         Case::new("cli/run", run),
         Case::new("cli/report-and-diff", report_and_diff),
         Case::new("cli/bad-input", bad_input),

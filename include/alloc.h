@@ -277,6 +277,18 @@ AK_NODISCARD AK_API uint64_t ak_fault_count(void);
  * time in proportion to the heap; ALLOKIT_CHECK=n has a guarded library do it every n frees of a thread. */
 AK_API size_t ak_check(void);
 
+/* Sampled guarding, on the native backend: about one in `every` small blocks (up to 32 KiB) lies between pages without access
+ * rights, and when it is freed its pages have none either, so an access beyond its end or after it raises SIGSEGV where it
+ * happens. Before the signal goes on to the program's handler, or ends the program, a report names the block, where it was
+ * allocated and freed and where the program is; under AK_POLICY_REPORT and AK_POLICY_QUIET the access is let through and the
+ * program goes on. At most 256 such blocks at a time and 1 MiB; for `every` from 100 on at most 125 a second. 0: none from
+ * now on. ALLOKIT_GUARD_SAMPLE=on|N does it from the start (on: 5000). May be called at any time, but not from an allocator or
+ * a signal handler: it may load the unwinder (libgcc_s.so.1). A handler for SIGSEGV or SIGBUS that the program sets after the
+ * first call sees the signal alone. False with errno ENOTSUP (another backend, a guarded library) or ENOMEM. */
+AK_API bool ak_guard_sample_set(size_t every);
+/* Whether a pointer is into such a block, live or freed. */
+AK_NODISCARD AK_API bool ak_guard_sampled(const void *ptr);
+
 /* What a report is about. A later library may know more kinds, after these. */
 typedef enum ak_fault_kind {
     AK_FAULT_DOUBLE_FREE = 1,        /* a block that is freed already was freed, or resized, or asked for its size */
@@ -291,7 +303,8 @@ typedef enum ak_fault_kind {
     AK_FAULT_CORRUPTED_ARENA = 10,   /* the records of an arena, region, pool or stack are not what was written */
     AK_FAULT_USE_AFTER_RESET = 11,   /* a mark or a block from before a reset or rewind */
     AK_FAULT_USE_AFTER_DESTROY = 12, /* an arena, region, pool or stack that has ended, or never was one */
-    AK_FAULT_OUT_OF_ORDER = 13       /* a block, mark or stretch that is not the newest */
+    AK_FAULT_OUT_OF_ORDER = 13,      /* a block, mark or stretch that is not the newest */
+    AK_FAULT_READ_AFTER_FREE = 14    /* read after it was freed: sampled guarding */
 } ak_fault_kind_t;
 
 /* A place in the program, as far as it is known: file and line, or a return address; NULL and 0 otherwise. */

@@ -20,7 +20,7 @@ use allokit_report::{Format, fault};
 #[cfg(feature = "track")]
 use allokit_select::api::Origin;
 use allokit_select::api::{self, Plain};
-use allokit_select::{Selected, leaks, settings};
+use allokit_select::{Selected, leaks, sampled, settings};
 use core::ffi::{CStr, c_char, c_void};
 use core::fmt;
 
@@ -510,6 +510,18 @@ pub unsafe extern "C" fn ak_profile_write(format: u32, path: *const c_char) -> b
     }
     // SAFETY: the C caller's promise: a zero-terminated path.
     leaks::profile_write(format, unsafe { CStr::from_ptr(path) })
+}
+
+/// See `ak_guard_sample_set` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_guard_sample_set(every: usize) -> bool {
+    sampled::set(every)
+}
+
+/// See `ak_guard_sampled` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_guard_sampled(ptr: *const c_void) -> bool {
+    sampled::is_sampled(ptr.cast())
 }
 
 /// See `ak_policy_set` in alloc.h.

@@ -39,7 +39,7 @@ const OPAQUE: [(&str, &str); 7] = [
 ];
 
 /// The numbers of faults.
-const FAULTS: [(&str, &str); 13] = [
+const FAULTS: [(&str, &str); 14] = [
     ("DOUBLE_FREE", "DoubleFree"),
     ("INVALID_FREE", "InvalidFree"),
     ("OVERFLOW", "Overflow"),
@@ -53,6 +53,7 @@ const FAULTS: [(&str, &str); 13] = [
     ("USE_AFTER_RESET", "UseAfterReset"),
     ("USE_AFTER_DESTROY", "UseAfterDestroy"),
     ("OUT_OF_ORDER", "OutOfOrder"),
+    ("READ_AFTER_FREE", "ReadAfterFree"),
 ];
 
 fn main() {

@@ -1,7 +1,7 @@
 //! What an allocator must do to serve as a backend, or as a layer over one.
 
 use crate::counts::Totals;
-use crate::{Found, Stats, Tag, Tagged};
+use crate::{Found, SampleHooks, Stats, Tag, Tagged};
 use core::fmt;
 
 /// What takes the blocks of another allocator, where a backend stands in for libc's. No function keeps `errno`.
@@ -207,6 +207,22 @@ pub unsafe trait Backend: 'static {
     /// What was counted of blocks with tags.
     fn tagged_totals() -> Totals {
         Totals::default()
+    }
+
+    /// Whether [`Backend::sample`] does something.
+    const SAMPLES: bool = false;
+
+    /// From now on about one of `every` small blocks is guarded by pages without access rights, until that is called
+    /// again; 0: none more. False when there is no memory for that. The hooks of the first call stay.
+    fn sample(every: usize, hooks: &'static SampleHooks) -> bool {
+        let _ = hooks;
+        every == 0
+    }
+
+    /// Whether an address is of a block that is, or was, guarded so.
+    fn is_sampled(ptr: *const u8) -> bool {
+        let _ = ptr;
+        false
     }
 
     /// Whether [`Backend::set_others`] does something.

@@ -33,6 +33,8 @@ pub enum FaultKind {
     UseAfterDestroy = 12,
     /// Released before what is newer.
     OutOfOrder = 13,
+    /// Read after it was freed.
+    ReadAfterFree = 14,
 }
 
 impl FaultKind {
@@ -53,11 +55,12 @@ impl FaultKind {
             FaultKind::UseAfterReset => c"use after reset",
             FaultKind::UseAfterDestroy => c"use after destroy",
             FaultKind::OutOfOrder => c"out of order",
+            FaultKind::ReadAfterFree => c"read after free",
         }
     }
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [FaultKind; 13] = [
+    pub const ALL: [FaultKind; 14] = [
         FaultKind::DoubleFree,
         FaultKind::InvalidFree,
         FaultKind::Overflow,
@@ -71,6 +74,7 @@ impl FaultKind {
         FaultKind::UseAfterReset,
         FaultKind::UseAfterDestroy,
         FaultKind::OutOfOrder,
+        FaultKind::ReadAfterFree,
     ];
 }
 

@@ -1,4 +1,5 @@
-//! Pointers that are no blocks of ours: whose they may be, and who frees them then.
+//! Pointers that the table does not know: guarded samples, and what is no block of ours: whose they may be, and who frees
+//! them then.
 //!
 //! Where this allocator takes the place of libc's, a block of libc's own may still come here, from a library that was
 //! bound to libc directly. Whoever makes such a library says with `Backend::set_others` what is to be done with it. A pointer
@@ -6,7 +7,7 @@
 
 use crate::sync::{AtomicPtr, Ordering};
 use crate::table::{self, Word};
-use crate::{invalid, runs};
+use crate::{invalid, runs, sampled, tagged};
 use allokit_core::Others;
 use core::ptr;
 
@@ -19,7 +20,7 @@ pub(crate) fn set_others(others: &'static Others) {
 
 /// Whether `ptr` lies in memory of ours, in use or not.
 pub(crate) fn owns(ptr: *const u8) -> bool {
-    table::word(ptr.addr()) != Word::NONE || runs::holds(ptr.addr())
+    table::word(ptr.addr()) != Word::NONE || runs::holds(ptr.addr()) || sampled::holds(ptr.addr())
 }
 
 /// Those who take `ptr`, or the end of the program.
@@ -39,9 +40,23 @@ fn others(ptr: *const u8, what: &str) -> &'static Others {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
-    if !ptr.is_null() {
+    if sampled::holds(ptr.addr()) {
+        // SAFETY: the caller's promise.
+        unsafe { free_sampled(ptr) };
+    } else if !ptr.is_null() {
         // SAFETY: the caller's promise; it is no block of ours.
         unsafe { (others(ptr, "free").free)(ptr) }
+    }
+}
+
+/// # Safety
+/// As [`sampled::free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_sampled(ptr: *mut u8) {
+    // SAFETY: the caller's promise.
+    if let Some(block) = unsafe { sampled::free(ptr, 0) } {
+        tagged::count_free(&block);
     }
 }
 
@@ -50,7 +65,12 @@ pub(crate) unsafe extern "C" fn free(ptr: *mut u8) {
 #[cold]
 pub(crate) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { (others(ptr, "realloc").realloc)(ptr, size) }
+    unsafe {
+        if sampled::holds(ptr.addr()) {
+            return sampled::realloc(ptr, size);
+        }
+        (others(ptr, "realloc").realloc)(ptr, size)
+    }
 }
 
 /// # Safety
@@ -58,5 +78,10 @@ pub(crate) unsafe fn realloc(ptr: *mut u8, size: usize) -> *mut u8 {
 #[cold]
 pub(crate) unsafe fn usable_size(ptr: *const u8) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { (others(ptr, "usable size").usable_size)(ptr) }
+    unsafe {
+        if sampled::holds(ptr.addr()) {
+            return sampled::usable_size(ptr);
+        }
+        (others(ptr, "usable size").usable_size)(ptr)
+    }
 }

@@ -1,7 +1,7 @@
 //! fork: the child finds every lock free and every structure whole, and may allocate at once.
 
 use crate::sync::{AtomicU32, Ordering};
-use crate::{heap, runs, table, upkeep};
+use crate::{heap, runs, sampled, table, upkeep};
 use allokit_platform::{fork, meta};
 
 /// Registers the handlers, once.
@@ -20,11 +20,13 @@ unsafe extern "C" fn prepare() {
         lock.lock_raw();
     }
     table::lock().lock_raw();
+    sampled::lock().lock_raw();
     meta::fork::lock();
 }
 
 unsafe extern "C" fn release() {
     meta::fork::unlock();
+    sampled::lock().unlock_raw();
     table::lock().unlock_raw();
     for lock in runs::locks().iter().rev() {
         lock.unlock_raw();

@@ -32,7 +32,8 @@ use crate::classes::{self, BINS, CLASS_COUNT};
 use crate::page::{self, Kind, Page};
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, compiler_fence};
 use crate::table::{self, Word};
-use crate::{Native, fork, runs, upkeep};
+use crate::{Native, fork, runs, sampled, upkeep};
+use allokit_core::Tag;
 use allokit_core::counts::{self, Counts};
 use allokit_platform::{barrier, keep_errno, meta, thread, thread_cell};
 use core::cell::UnsafeCell;
@@ -146,6 +147,8 @@ pub(crate) struct Heap {
     beat: i32,
     /// How many more large blocks until the upkeep is called.
     large_ticks: u32,
+    /// About how many more small blocks until one is guarded (see sampled.rs).
+    pub until_sample: i64,
     /// Whether the blocks carry tags (see tagged.rs); for good.
     pub tagged: bool,
     /// Whether the end of the thread will be noticed.
@@ -226,6 +229,7 @@ const fn blank(tagged: bool) -> Heap {
         patience: PATIENCE_LEAST,
         beat: PATIENCE_LEAST,
         large_ticks: 0,
+        until_sample: 0,
         tagged,
         ends: false,
         counts: Counts::new(),
@@ -331,16 +335,16 @@ pub(crate) unsafe fn push(bin: *mut Bin, block: *mut Block) {
     }
 }
 
-/// A block when the thread's list is empty: one that was freed since, or from the heap's pages, or a fresh page. Null with
-/// ENOMEM.
+/// A block of a class when the thread's list is empty: one that was freed since, or from the heap's pages, or a fresh page,
+/// or, now and then, a guarded one of `size` bytes. Null with ENOMEM.
 ///
 /// # Safety
 /// `heap` is what the cell holds.
 #[cold]
 #[inline(never)]
-pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
+pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { alloc_slowly::<false>(heap, class) }
+    unsafe { alloc_slowly::<false>(heap, class, size) }
 }
 
 /// The same for a block with a tag.
@@ -351,17 +355,20 @@ pub(crate) unsafe fn alloc_slow(heap: *mut Heap, class: usize) -> *mut u8 {
 #[inline(never)]
 pub(crate) unsafe fn alloc_tagged_slow(heap: *mut Heap, class: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { alloc_slowly::<true>(heap, class) }
+    unsafe { alloc_slowly::<true>(heap, class, 0) }
 }
 
 #[inline(always)]
-unsafe fn alloc_slowly<const TAGGED: bool>(heap: *mut Heap, class: usize) -> *mut u8 {
+unsafe fn alloc_slowly<const TAGGED: bool>(heap: *mut Heap, class: usize, size: usize) -> *mut u8 {
     // SAFETY: the cell's lists are this thread's; a placeholder's are empty.
     unsafe {
         if !(*heap).bins[class].head.is_null() && (TAGGED || !(*heap).pages.is_null()) {
             let block = take_freed(heap, class);
             if (*heap).beat < 0 {
                 look_around(heap);
+                if !TAGGED && (*heap).until_sample < 0 {
+                    return guard_instead(heap, class, size, block);
+                }
             }
             return block;
         }
@@ -393,10 +400,36 @@ unsafe fn alloc_slowly<const TAGGED: bool>(heap: *mut Heap, class: usize) -> *mu
         let block = take_one(heap, class);
         if !has_own {
             upkeep::tick();
+            (*heap).until_sample -= i64::from(FILL_LEAST);
         } else if (*heap).beat < 0 {
             look_around(heap);
         }
+        if !TAGGED && (*heap).until_sample < 0 && !block.is_null() {
+            return guard_instead(heap, class, size, block);
+        }
         block
+    }
+}
+
+/// A guarded block if one is due, and `block` goes back to where it was popped; mostly `block`.
+///
+/// # Safety
+/// `block` was popped from the list of the class, of this thread's heap.
+#[cold]
+#[inline(never)]
+unsafe fn guard_instead(heap: *mut Heap, class: usize, size: usize, block: *mut u8) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let guarded = sampled::take(heap, size, Tag::NONE);
+        if guarded.is_null() {
+            return block;
+        }
+        let list = &raw mut (*heap).heads[class];
+        let block = block.cast::<Block>();
+        (*block).next = *list;
+        compiler_fence(Ordering::Release);
+        *list = block;
+        guarded
     }
 }
 
@@ -1086,6 +1119,7 @@ unsafe fn look_around(heap: *mut Heap) {
         if (*heap).tagged {
             (*heap).counts.settle();
         }
+        (*heap).until_sample -= i64::from((*heap).patience.min(BEAT_MOST));
         (*heap).patience = if quick { ((*heap).patience * 2).min(PATIENCE_MOST) } else { PATIENCE_LEAST };
         (*heap).beat = (*heap).patience.min(BEAT_MOST);
         if (*heap).epoch != upkeep::epoch() {

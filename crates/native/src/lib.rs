@@ -1,7 +1,8 @@
 //! Allokit's own allocator.
 //!
 //! Owns: size classes ([`classes`]), the table from addresses to pages ([`table`]), runs of address space ([`runs`]),
-//! thread heaps ([`heap`]), large blocks ([`large`]) and each heap's cache of them ([`cache`]), what must happen by time
+//! thread heaps ([`heap`]), large blocks ([`large`]) and each heap's cache of them ([`cache`]), guarded samples
+//! ([`sampled`]), what must happen by time
 //! ([`upkeep`]). Uses: `allokit-platform` for everything that touches the system, `allokit-core` for the contract.
 //!
 //! In short: memory is divided into units of 64 KiB. A *run* is some units in a row; a *page* is a run that holds blocks
@@ -30,6 +31,7 @@ mod page;
 #[cfg(test)]
 mod property;
 mod runs;
+mod sampled;
 mod sync;
 mod table;
 mod tagged;
@@ -41,7 +43,7 @@ pub use check::check;
 pub use classes::{CLASS_COUNT, SMALL_MAX, class_size};
 
 use allokit_core::counts::Totals;
-use allokit_core::{Backend, Fault, FaultKind, Found, Known, MAX_SIZE, Others, Stats, Tag, Tagged};
+use allokit_core::{Backend, Fault, FaultKind, Found, Known, MAX_SIZE, Others, SampleHooks, Stats, Tag, Tagged};
 use allokit_platform::{errno, handler};
 use core::ptr;
 use heap::{Bin, Block, HEAP, Heap, OPEN_HEAP};
@@ -163,7 +165,7 @@ unsafe impl Backend for Native {
             let list = Self::list_for(heap, size);
             let block = Self::pop(list);
             if block.is_null() {
-                heap::alloc_slow(heap, (list.addr() - heap.addr() - heap::HEADS_AT) / size_of::<*mut Block>())
+                heap::alloc_slow(heap, (list.addr() - heap.addr() - heap::HEADS_AT) / size_of::<*mut Block>(), size)
             } else {
                 block
             }
@@ -376,6 +378,16 @@ unsafe impl Backend for Native {
 
     fn close() {
         heap::close();
+    }
+
+    const SAMPLES: bool = true;
+
+    fn sample(every: usize, hooks: &'static SampleHooks) -> bool {
+        sampled::sample(every, hooks)
+    }
+
+    fn is_sampled(ptr: *const u8) -> bool {
+        sampled::holds(ptr.addr())
     }
 
     const HANDS_ON: bool = true;

@@ -22,7 +22,7 @@ use crate::classes::{self, LEAD, SMALL_MAX, TAG};
 use crate::heap::{self, Block, HEADS_AT, Heap, TAGGED_HEAP};
 use crate::page::{self, Kind, Page};
 use crate::table::{self, Word};
-use crate::{Native, large, runs, upkeep};
+use crate::{Native, large, runs, sampled, upkeep};
 use allokit_core::counts::{self, Counts, Totals};
 use allokit_core::{Backend, Found, MAX_SIZE, MIN_ALIGN, Tag, Tagged};
 use core::ptr;
@@ -81,6 +81,13 @@ fn count(how: impl FnOnce(&Counts)) {
         how(unsafe { &(*heap).counts });
     } else {
         heap::count_slowly(how);
+    }
+}
+
+/// Counts a block that was freed, if it had a tag.
+pub(crate) fn count_free(block: &Tagged) {
+    if block.tag != Tag::NONE {
+        count(|counts| counts.on_any_free(block.size));
     }
 }
 
@@ -143,6 +150,13 @@ unsafe fn take(heap: *mut Heap, room: usize) -> *mut u8 {
 unsafe fn alloc_slow(heap: *mut Heap, size: usize, tag: Tag) -> *mut u8 {
     // SAFETY: the caller's promise; the block is ours.
     unsafe {
+        if heap::is_real(heap) && (*heap).until_sample < 0 {
+            let guarded = sampled::take(heap, size, tag);
+            if !guarded.is_null() {
+                count(|counts| counts.on_any_alloc(size));
+                return guarded;
+            }
+        }
         let block = take(heap, size + TAG);
         if !block.is_null() {
             set(block, tag.with_size(size));
@@ -263,6 +277,10 @@ pub(crate) unsafe fn free(ptr: *mut u8, site: u32) -> Found {
         match found {
             Found::Wrong => {}
             Found::Plain => Native::free(ptr),
+            Found::Tagged(_) if sampled::holds(ptr.addr()) => {
+                let Some(block) = sampled::free(ptr, site) else { return Found::Wrong };
+                count_free(&block);
+            }
             Found::Tagged(block) => {
                 let freed = block.tag.freed();
                 count(|counts| counts.on_any_free(block.size));
@@ -342,7 +360,7 @@ pub(crate) fn at(ptr: *const u8) -> Found {
             return live_large(page).map_or(Found::Plain, Found::Tagged);
         }
     }
-    Found::Wrong
+    sampled::at(addr)
 }
 
 /// # Safety
@@ -436,6 +454,9 @@ pub(crate) unsafe fn realloc_plainly(ptr: *mut u8, size: usize) -> *mut u8 {
 /// As there.
 pub(crate) unsafe fn resize(ptr: *mut u8, size: usize, tag: Tag) -> *mut u8 {
     let Found::Tagged(old) = at(ptr) else { return ptr::null_mut() };
+    if sampled::holds(ptr.addr()) {
+        return ptr::null_mut();
+    }
     let word = table::word(ptr.addr());
     // SAFETY: the caller's promise.
     unsafe {
@@ -494,6 +515,7 @@ pub(crate) fn visit(see: &mut dyn FnMut(&Tagged)) {
         0
     });
     heap::stop_all(false);
+    sampled::visit(see);
 }
 
 unsafe fn visit_page(page: *mut Page, see: &mut dyn FnMut(&Tagged)) {
@@ -554,6 +576,9 @@ pub(crate) fn around(addr: usize) -> Option<Tagged> {
             }
             return tagged_from(base, size);
         }
+    }
+    if sampled::holds(addr) {
+        return sampled::around(addr);
     }
     // A large block's inner units have no words: its run is looked for.
     let mut found = None;

@@ -1,6 +1,7 @@
 //! The name of a code address, as far as the dynamic symbol tables tell, without the allocator.
 
 use core::ffi::{CStr, c_void};
+use core::fmt;
 
 /// Where a code address lies.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,39 @@ pub fn of(addr: usize) -> Option<Symbol> {
             Symbol { module, name, offset: addr - info.dli_saddr.addr(), base }
         })
     }
+}
+
+/// A call, by the address that it returns to, as people read it: `module(symbol+0x1f)`, `module(+0x1234)`, `0x1234` where no
+/// module is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Call(pub usize);
+
+impl fmt::Display for Call {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One less: the call, not what comes after it, which may be another line or another function.
+        let Some(found) = of(self.0.wrapping_sub(1)) else { return write!(out, "{:#x}", self.0) };
+        let path = found.module.to_bytes();
+        write_text(path.rsplit(|&byte| byte == b'/').next().unwrap_or(path), out)?;
+        out.write_str("(")?;
+        if let Some(name) = found.name {
+            write_text(name.to_bytes(), out)?;
+        }
+        write!(out, "+{:#x})", found.offset)
+    }
+}
+
+/// Writes what should be UTF-8.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_text(bytes: &[u8], out: &mut dyn fmt::Write) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        out.write_str(chunk.valid())?;
+        if !chunk.invalid().is_empty() {
+            out.write_str("\u{fffd}")?;
+        }
+    }
+    Ok(())
 }
 
 /// Functions of the module that holds this, as the loader has bound their names for everyone. To be a static, which the

@@ -49,6 +49,20 @@ pub fn raise(found: &Fault, describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
     act(|policy| handler::call(&Fault { policy: policy as u32, ..*found }), describe);
 }
 
+/// As [`raise`] where something else ends the program under [`Policy::Abort`]: returns always.
+#[cold]
+pub fn note(found: &Fault, describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    let _errno = errno::Saved::new();
+    let policy = policy();
+    if policy != Policy::Quiet {
+        let mut out = Stderr::new();
+        let _ = describe(&mut out);
+        out.flush();
+    }
+    tell(found);
+}
+
 /// As [`raise`] for a finding that is not counted among the faults; `tell` hands to the handler what it shall see.
 #[cold]
 pub fn act(tell: impl FnOnce(Policy), describe: impl FnOnce(&mut Stderr) -> fmt::Result) {

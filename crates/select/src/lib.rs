@@ -15,6 +15,7 @@ pub mod arena;
 mod global;
 pub mod heap;
 pub mod leaks;
+pub mod sampled;
 pub mod settings;
 #[cfg(feature = "track")]
 mod tracked;

@@ -67,6 +67,15 @@ pub(crate) fn guard_options() -> allokit_guard::Options {
     }
 }
 
+/// Of how many blocks one is to be guarded.
+fn sample_rate(value: &CStr) -> Option<usize> {
+    match value.to_bytes() {
+        b"" | b"0" | b"off" => Some(0),
+        b"1" | b"on" => Some(crate::sampled::USUAL),
+        _ => bytes(value).filter(|every| *every > 1),
+    }
+}
+
 /// Says something once about a setting.
 fn complain(text: fmt::Arguments<'_>) {
     let mut out = Stderr::new();
@@ -84,7 +93,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 7] = [None; 7];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 8] = [None; 8];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -132,6 +141,12 @@ pub fn read_environment() {
     {
         complaints[6] = Some(("ALLOKIT_CHECK", value, "a number of frees"));
     }
+    let sample = env::var(c"ALLOKIT_GUARD_SAMPLE");
+    if let Some(value) = sample
+        && sample_rate(value).is_none()
+    {
+        complaints[7] = Some(("ALLOKIT_GUARD_SAMPLE", value, "off, on, or N for one in N blocks"));
+    }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
     if FROM_ENVIRONMENT.compare_exchange(0, level_stored as u8 + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -151,6 +166,13 @@ pub fn read_environment() {
         ));
     } else if asked == b"stacks" {
         complain(format_args!("ALLOKIT_TRACK=stacks is not in this version; using sites"));
+    }
+    if let Some(every) = sample.and_then(sample_rate).filter(|every| *every > 0) {
+        if let Some(why) = crate::sampled::impossible() {
+            complain(format_args!("ALLOKIT_GUARD_SAMPLE is ignored: {why}"));
+        } else if !crate::sampled::set(every) {
+            complain(format_args!("ALLOKIT_GUARD_SAMPLE is ignored: no memory for it"));
+        }
     }
     if let Some(value) = env::var(c"ALLOKIT_BACKEND")
         && !value.is_empty()

@@ -5,9 +5,10 @@
 //! for protocol buffers need an allocator, and what is reported on is the allocator.
 
 use crate::leaks::{Leaks, Since, SiteCount};
-use crate::sites::{Parts, write_text};
+use crate::sites::Parts;
 use crate::spread::Spread;
 use allokit_platform::symbol;
+use allokit_platform::symbol::write_text;
 use core::fmt::{self, Write};
 
 /// A line for each call site with live blocks: `function (file:line) bytes`, as flame graph programs take it.

@@ -9,6 +9,7 @@
 //! verified against the table. Only a place that is new, or pushed out of its cache, takes the lock.
 
 use allokit_core::{Place, Site, Tag};
+use allokit_platform::symbol::write_text;
 use allokit_platform::{Lock, meta, symbol};
 use allokit_report::write_json_text;
 use core::ffi::{CStr, c_char};
@@ -380,7 +381,7 @@ impl fmt::Display for SiteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(entry) = entry(self.0) else { return f.write_str("unknown site") };
         if entry.caller != 0 {
-            return write_caller(entry.caller, f);
+            return write!(f, "{}", symbol::Call(entry.caller));
         }
         // SAFETY: the texts of an entry are null or copies for good.
         unsafe {
@@ -394,26 +395,4 @@ impl fmt::Display for SiteId {
         }
         Ok(())
     }
-}
-
-fn write_caller(address: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    // One less: the call, not what comes after it, which may be another line or another function.
-    let Some(found) = symbol::of(address - 1) else { return write!(f, "{address:#x}") };
-    let path = found.module.to_bytes();
-    write_text(path.rsplit(|&byte| byte == b'/').next().unwrap_or(path), f)?;
-    f.write_str("(")?;
-    if let Some(name) = found.name {
-        write_text(name.to_bytes(), f)?;
-    }
-    write!(f, "+{:#x})", found.offset)
-}
-
-pub(crate) fn write_text(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
-    for chunk in bytes.utf8_chunks() {
-        f.write_str(chunk.valid())?;
-        if !chunk.invalid().is_empty() {
-            f.write_str("\u{fffd}")?;
-        }
-    }
-    Ok(())
 }

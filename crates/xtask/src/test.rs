@@ -3,7 +3,7 @@
 use crate::case::{Case, LeftOut};
 use crate::{
     build, proof, test_arena, test_bench, test_cli, test_conformance, test_consumers, test_examples, test_guard,
-    test_heap, test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, tools,
+    test_heap, test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, test_sampled, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -39,6 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_arena::cases());
     cases.extend(test_heap::cases());
     cases.extend(test_guard::cases());
+    cases.extend(test_sampled::cases());
     cases.extend(test_misuse::cases());
     cases.extend(test_instr::cases());
     cases.extend(test_consumers::cases());
@@ -121,6 +122,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         "mutants",
         "header/",
         "preload/",
+        "sampled/",
         "profile/",
         "report/",
         "cli/",

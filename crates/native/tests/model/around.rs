@@ -412,6 +412,18 @@ pub mod tagged {
     pub unsafe fn on_large_free(_page: *mut Page) {}
 }
 
+/// Nothing is guarded.
+pub mod sampled {
+    use crate::heap::Heap;
+    use allokit_core::Tag;
+
+    pub unsafe fn take(heap: *mut Heap, _size: usize, _tag: Tag) -> *mut u8 {
+        // SAFETY: the heap is the caller's.
+        unsafe { (*heap).until_sample = i64::MAX };
+        std::ptr::null_mut()
+    }
+}
+
 /// No time passes; what the upkeep does is called by the cases themselves.
 pub mod upkeep {
     use super::platform::Lock;

@@ -28,7 +28,7 @@ mod around;
 mod cases;
 
 use around::platform::{AddressMap, Lock, barrier, keep_errno, meta, pages, thread, tools};
-use around::{fork, runs, sync, tagged, upkeep};
+use around::{fork, runs, sampled, sync, tagged, upkeep};
 use classes::SMALL_MAX;
 
 /// The calls, as `lib.rs` makes them, without what makes them fast.
@@ -50,7 +50,7 @@ impl Native {
             let list = &raw mut (*heap).heads[class];
             let block = *list;
             if block.is_null() {
-                return heap::alloc_slow(heap, class);
+                return heap::alloc_slow(heap, class, size);
             }
             *list = (*block).next;
             block.cast()

@@ -11,6 +11,7 @@
 extern crate std;
 
 pub mod fault;
+pub mod growth;
 mod json;
 mod leaks;
 mod openmetrics;
@@ -21,7 +22,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use leaks::{leak_heading, leak_row};
+pub use leaks::{finding, leak_heading, leak_row};
 
 use allokit_core::{Known, Stats};
 use core::fmt;

@@ -408,6 +408,15 @@ fn write_caller(address: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "+{:#x})", found.offset)
 }
 
+/// A text of C; what is not UTF-8 becomes U+FFFD.
+pub(crate) struct Shown<'a>(pub(crate) &'a CStr);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_text(self.0.to_bytes(), f)
+    }
+}
+
 pub(crate) fn write_text(bytes: &[u8], f: &mut dyn fmt::Write) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         f.write_str(chunk.valid())?;

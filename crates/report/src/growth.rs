@@ -1,6 +1,5 @@
 //! Whether a call site grows: how its live bytes went over several moments, and how that is said.
 
-use crate::finding;
 use core::cmp::{Ordering, Reverse};
 use core::fmt;
 
@@ -126,20 +125,13 @@ pub fn row(out: &mut dyn fmt::Write, trend: &Trend, ms: u64, live: u64, site: &d
     writeln!(out, "{word:>9}{grew:>4} of {of:>2}{change:>+14}{rate:>+14}{live:>14}  {site}")
 }
 
-/// The same as a finding.
+/// The same in a sentence.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn line(
-    out: &mut dyn fmt::Write,
-    trend: &Trend,
-    ms: u64,
-    place: &dyn fmt::Display,
-    function: Option<&dyn fmt::Display>,
-) -> fmt::Result {
+pub fn about(out: &mut dyn fmt::Write, trend: &Trend, ms: u64) -> fmt::Result {
     let (grew, of, change, rate) = (trend.grew, trend.of, trend.change, trend.per_minute(ms));
-    let about = format_args!("grew in {grew} of {of} snapshots, {change:+} bytes, {rate:+} bytes/min");
-    finding(out, place, function, &about)
+    write!(out, "grew in {grew} of {of} snapshots, {change:+} bytes, {rate:+} bytes/min")
 }
 
 /// Members of a site's JSON object, without its braces.

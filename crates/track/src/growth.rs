@@ -4,8 +4,8 @@
 //! A moment keeps 16 bytes for each call site with live blocks, in memory outside the heap. The oldest is forgotten when there are
 //! [`MOST`], or when all together are more than [`BUDGET`].
 
-use crate::leaks::{Leaks, Since};
-use crate::{SiteId, header, sites};
+use crate::leaks::{Leaks, Since, write_finding};
+use crate::{SiteId, header};
 use allokit_platform::{Lock, clock, pages};
 use allokit_report::growth::{self, Likely, Trend};
 use core::cell::UnsafeCell;
@@ -327,17 +327,8 @@ impl Growth {
     /// Those of the writer.
     pub fn write_lines(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         let (ms, ..) = self.totals();
-        self.rows().iter().filter(|row| row.trend.likely() > Likely::No).try_for_each(|row| {
-            let place = row.site.parts();
-            let function = place.function.map(sites::Shown);
-            match place.file.map(sites::Shown) {
-                Some(file) => {
-                    let function: Option<&dyn fmt::Display> = function.as_ref().map(|function| function as _);
-                    growth::line(out, &row.trend, ms, &format_args!("{file}:{}", place.line), function)
-                }
-                None => growth::line(out, &row.trend, ms, &row.site, None),
-            }
-        })
+        let mut likely = self.rows().iter().filter(|row| row.trend.likely() > Likely::No);
+        likely.try_for_each(|row| write_finding(out, row.site, &About(row.trend, ms)))
     }
 
     /// Writes one JSON object.
@@ -387,6 +378,15 @@ impl Growth {
             out.write_str("}")?;
         }
         out.write_str("]")
+    }
+}
+
+/// What is said of a site.
+struct About(Trend, u64);
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        growth::about(f, &self.0, self.1)
     }
 }
 

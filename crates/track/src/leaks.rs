@@ -217,7 +217,7 @@ impl Leaks {
 }
 
 /// A line about a site, as compilers write them.
-fn write_finding(out: &mut dyn fmt::Write, site: SiteId, about: &dyn fmt::Display) -> fmt::Result {
+pub(crate) fn write_finding(out: &mut dyn fmt::Write, site: SiteId, about: &dyn fmt::Display) -> fmt::Result {
     let place = site.parts();
     match (place.file, place.function) {
         (Some(file), function) => {

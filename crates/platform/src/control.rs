@@ -44,11 +44,6 @@ cfg_if::cfg_if! {
                 Open::new(self.fd).is_some_and(|now| (now.device, now.inode) == (self.device, self.inode))
             }
 
-            /// Its descriptor.
-            #[must_use]
-            pub fn fd(&self) -> i32 {
-                self.fd
-            }
         }
 
         /// What the thread is to do.
@@ -128,14 +123,29 @@ cfg_if::cfg_if! {
             HERE.load(Ordering::Acquire) == process::id()
         }
 
-        /// The socket of [`start`]; a forked child closes it, so that its port is free when the parent has ended.
-        #[must_use]
-        pub fn socket() -> Option<Open> {
+        fn socket() -> Option<Open> {
             if HERE.load(Ordering::Acquire) == 0 {
                 return None;
             }
             // SAFETY: written before HERE.
             unsafe { (*ORDERS.0.get()).assume_init_ref() }.socket.filter(Open::is_there)
+        }
+
+        /// Whether the socket that was given to [`start`] is this process's to serve.
+        #[must_use]
+        pub fn listens() -> bool {
+            is_here() && socket().is_some()
+        }
+
+        /// A child has no thread that serves, and is not to keep the socket's port when its parent has ended.
+        ///
+        /// # Safety
+        /// To be called in a forked child only.
+        pub unsafe extern "C" fn close_socket_in_child() {
+            if let Some(open) = socket() {
+                // SAFETY: the descriptor is that of the socket still.
+                unsafe { libc::close(open.fd) };
+            }
         }
 
         /// Lines that come in pieces.

@@ -11,6 +11,18 @@ use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+/// No server here.
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(miri))))]
+mod http {
+    pub(crate) fn listen() -> Option<allokit_platform::control::Open> {
+        None
+    }
+    pub(crate) fn serve(_fd: i32) {}
+    pub(crate) fn remove() {}
+}
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+use crate::http;
+
 /// What stands for the tracking layer in a build without it; never reached, since [`unknown`] has a reason then.
 #[cfg(not(feature = "track"))]
 mod absent {
@@ -55,6 +67,7 @@ mod absent {
         Ok(())
     }
     pub(super) fn profile(_format: super::Profile, _out: &mut super::Draft<'_>) {}
+    pub(super) fn pprof(_add: &mut dyn FnMut(&[u8])) {}
 }
 #[cfg(feature = "track")]
 use crate::tracked;
@@ -62,7 +75,7 @@ use crate::tracked;
 use absent as tracked;
 
 /// Why nothing is known of live blocks; `None` when something is.
-fn unknown() -> Option<&'static str> {
+pub(crate) fn unknown() -> Option<&'static str> {
     if !cfg!(feature = "track") {
         Some("this library was built without tracking (ALLOKIT_TRACK=OFF)")
     } else if !api::was_tracked() {
@@ -260,8 +273,18 @@ pub fn profile_write(format: Profile, path: &CStr) -> bool {
     draft.finish()
 }
 
+/// What is live as a page.
+pub(crate) fn write_page(out: &mut dyn Write) -> fmt::Result {
+    page::write(out, write_json)
+}
+
+/// What is live for pprof.
+pub(crate) fn write_pprof(add: &mut dyn FnMut(&[u8])) {
+    tracked::pprof(add);
+}
+
 /// What is known of the process as one JSON object: docs/profiling.md has the schema.
-fn write_json(out: &mut dyn Write) -> fmt::Result {
+pub(crate) fn write_json(out: &mut dyn Write) -> fmt::Result {
     out.write_str("{\"format\":\"allokit-report\",\"version\":1,\"program\":")?;
     allokit_report::write_json_text(process::program(&mut [0; 4096]), out)?;
     writeln!(out, ",\"pid\":{},\"time_ns\":{},", process::id(), clock::unix_ns())?;
@@ -275,7 +298,7 @@ fn write_json(out: &mut dyn Write) -> fmt::Result {
 
 /// A path in which `%p` stands for the number of the process, so that a program and those that it starts do not report
 /// over one another. `None` when it becomes too long.
-fn filled<'a>(path: &'a CStr, room: &'a mut [u8; 4096]) -> Option<&'a CStr> {
+pub(crate) fn filled<'a>(path: &'a CStr, room: &'a mut [u8; 4096]) -> Option<&'a CStr> {
     let text = path.to_bytes_with_nul();
     if !text.windows(2).any(|two| two == b"%p") {
         return Some(path);
@@ -330,19 +353,24 @@ pub fn listen() {
             );
         }
     }
-    let every_ms = settings::growth_every_ms();
-    if pipe.is_none() && every_ms == 0 {
+    let (every_ms, socket) = (settings::growth_every_ms(), http::listen());
+    if pipe.is_none() && socket.is_none() && every_ms == 0 {
         return;
     }
-    let orders = control::Orders { pipe, act: obey, socket: None, serve: |_| {}, every_ms, tick };
+    let orders = control::Orders { pipe, act: obey, socket, serve: http::serve, every_ms, tick };
     if !control::start(orders) {
         let mut out = Stderr::new();
         let _ = writeln!(
             out,
-            "allokit: there is no thread for ALLOKIT_CONTROL and ALLOKIT_GROWTH (errno {})",
+            "allokit: there is no thread for ALLOKIT_CONTROL, ALLOKIT_GROWTH and ALLOKIT_HTTP (errno {})",
             errno::get()
         );
     }
+}
+
+/// Says something on stderr.
+pub(crate) fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(Stderr::new(), "allokit: {text}");
 }
 
 /// Keeps what is live, if that is known.
@@ -432,6 +460,7 @@ fn profile_by_line(line: &[u8], mut text: Into<'_>, out: &mut Stderr) -> bool {
 
 /// What the environment wants at the end of the process.
 pub fn at_exit() {
+    http::remove();
     if let Some(path) = settings::control() {
         control::remove(filled(path, &mut [0; 4096]).unwrap_or(path));
     }

@@ -233,6 +233,12 @@ pub(crate) fn control() -> Option<&'static CStr> {
     env::var(c"ALLOKIT_CONTROL").filter(|path| !path.is_empty())
 }
 
+/// The address that `ALLOKIT_HTTP` names.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+pub(crate) fn http() -> Option<&'static CStr> {
+    env::var(c"ALLOKIT_HTTP").filter(|address| !address.is_empty() && address.to_bytes() != b"0")
+}
+
 /// A stretch of time in ms: a number with ms, s, m or h.
 fn duration_ms(value: &CStr) -> Option<u64> {
     let text = value.to_str().ok()?;

@@ -184,11 +184,16 @@ pub(crate) unsafe fn snapshot_diff(
 /// See [`crate::leaks::profile_write`]: pprof or folded stacks.
 pub(crate) fn profile(format: Profile, out: &mut Draft<'_>) {
     if format == Profile::Pprof {
-        allokit_track::write_pprof(clock::unix_ns(), &mut |bytes| out.add(bytes));
+        pprof(&mut |bytes| out.add(bytes));
     } else {
         // A draft tells at its end whether all went well.
         let _ = allokit_track::write_folded(out);
     }
+}
+
+/// See [`crate::leaks::write_pprof`].
+pub(crate) fn pprof(add: &mut dyn FnMut(&[u8])) {
+    allokit_track::write_pprof(clock::unix_ns(), add);
 }
 
 /// The part of [`Profile::Json`] that the tracker knows.

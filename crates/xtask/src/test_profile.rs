@@ -325,17 +325,17 @@ fn growth(read: &dyn Fn(&str) -> Result<String>, run: &dyn Fn(&str) -> Result<to
 }
 
 #[derive(Debug)]
-struct Live {
-    name: String,
+pub struct Live {
+    pub name: String,
     file: String,
     line: i64,
     address: u64,
     blocks: i64,
-    bytes: i64,
+    pub bytes: i64,
 }
 
 /// What a pprof file holds.
-fn samples(bytes: &[u8]) -> Result<Vec<Live>> {
+pub fn samples(bytes: &[u8]) -> Result<Vec<Live>> {
     let profile = Profile::decode(bytes).context("the pprof file cannot be read")?;
     let text = |index: i64| profile.string_table.get(index as usize).cloned().context("a string is missing");
     let mut kinds = Vec::new();

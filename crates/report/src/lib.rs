@@ -77,12 +77,12 @@ pub enum Format {
     OpenMetrics,
 }
 
-/// The members `allokit`, `backend`, `tracking` and `stats` of a JSON object, without its braces.
+/// The members `allokit`, `backend`, `tracking`, `stats` and `owners` of a JSON object, without its braces.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_json_stats(head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) -> fmt::Result {
-    json::members(head, stats, out)
+pub fn write_json_stats(head: &Head<'_>, stats: &Stats, owners: &[Owners], out: &mut dyn fmt::Write) -> fmt::Result {
+    json::members(head, stats, owners, out)
 }
 
 /// Writes the statistics in a format.

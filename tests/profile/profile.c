@@ -199,6 +199,10 @@ static void heaps(const char *folder) {
     CHECK(ak_heap_alloc(one, 2 << 20) == NULL);
     snprintf(path, sizeof path, "%s/heaps.html", folder);
     CHECK(ak_profile_write(AK_HTML, path));
+    errno = 0;
+    CHECK(!ak_heap_assert_balanced(NULL, "none") && errno == EINVAL);
+    CHECK(ak_heap_assert_balanced(all, "the outer") && !ak_heap_assert_balanced(one, "the inner"));
+    CHECK(ak_heap_reset(one) && ak_heap_assert_balanced(one, "after a reset"));
     CHECK(ak_heap_destroy(one) && ak_heap_destroy(all));
     snprintf(path, sizeof path, "%s/no-heaps.json", folder);
     CHECK(ak_profile_write(AK_PROFILE_JSON, path));

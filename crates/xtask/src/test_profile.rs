@@ -186,7 +186,9 @@ fn profile(backend: &str) -> Result<()> {
 
     growth(&read, &|policy| run(&program, &["growth", place], &[sites[0], ("ALLOKIT_POLICY", policy)]))?;
 
-    run(&program, &["heaps", place], &sites)?;
+    let said = run(&program, &["heaps", place], &[sites[0], ("ALLOKIT_POLICY", "report")])?.stderr;
+    let line = "allokit: the inner: 1 blocks, 10240 bytes, live in heap \"</script>\"7\"\", made at profile.c:";
+    ensure!(said.starts_with(line) && said.lines().count() == 1, "{said}");
     let page = read("heaps.html")?;
     let inside = page.strip_prefix(before).and_then(|page| page.strip_suffix(after)).context("not the page")?;
     ensure!(!inside.contains('<'), "{inside}");

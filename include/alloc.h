@@ -197,7 +197,14 @@ typedef struct ak_stats {
     uint64_t threads;           /* threads that hold allocator state now */
 } ak_stats_t;
 
-typedef enum ak_format { AK_TEXT = 0, AK_JSON = 1, AK_PROMETHEUS = 2, AK_OPENMETRICS = 3 } ak_format_t;
+/* AK_LINES is for leaks and growth only: a line for each call site as compilers write them, `file:line: warning: text`. */
+typedef enum ak_format {
+    AK_TEXT = 0,
+    AK_JSON = 1,
+    AK_PROMETHEUS = 2,
+    AK_OPENMETRICS = 3,
+    AK_LINES = 4
+} ak_format_t;
 
 /* Receives a piece of output; pieces follow one another and are not terminated by a zero byte. */
 typedef void (*ak_write_fn)(const char *text, size_t length, void *arg);
@@ -223,6 +230,10 @@ AK_NODISCARD AK_API ak_track_t ak_track_get(void);
 
 /* Prints the live blocks to stderr, grouped by call site, most bytes first, and returns how many blocks there are. */
 AK_API size_t ak_leaks_print(void);
+/* The live blocks as AK_TEXT (tables by call site, size and age), AK_JSON (the same, docs/tracking.md) or AK_LINES (`file:line:
+ * warning: 20 bytes in 2 blocks leaked (function)`), through a writer, which may allocate. ALLOKIT_LEAKS=text, json or lines
+ * does it at exit. False with errno EINVAL (another format, no writer) or ENOTSUP (tracking is off). Thread-safe. */
+AK_API bool ak_leaks_write(ak_format_t format, ak_write_fn write, void *arg);
 /* Starts a stretch: ak_assert_balanced looks at the blocks that were allocated since. */
 AK_API void ak_mark(void);
 /* True when no block allocated since the last ak_mark (or the start) is live. Otherwise prints those blocks under
@@ -255,6 +266,15 @@ AK_API bool ak_snapshot_diff(const ak_snapshot_t *before, const ak_snapshot_t *a
                              ak_write_fn write, void *arg);
 /* Ends a snapshot; NULL is allowed. */
 AK_API void ak_snapshot_free(ak_snapshot_t *snapshot);
+
+/* Growth: which call sites become more and more, in a program that runs on. ak_growth_take keeps what is live by call site now,
+ * beside the last 63 times (outside the heap, 16 bytes a call site); ALLOKIT_GROWTH=30s has it done every 30 seconds. False
+ * with errno ENOTSUP (tracking is off) or ENOMEM. ak_growth_write compares all of them, through a writer, which may allocate:
+ * how often each site grew, by how much, and whether that is likely a leak, the likeliest first; AK_TEXT, AK_JSON or AK_LINES
+ * (only what may leak). False with errno EINVAL or ENOTSUP. The pages and profiles of ak_profile_write have it too. Both are
+ * thread-safe. */
+AK_API bool ak_growth_take(void);
+AK_API bool ak_growth_write(ak_format_t format, ak_write_fn write, void *arg);
 
 /* AK_PPROF: `go tool pprof` and what else reads profile.proto; AK_FOLDED: a line a call site, for flame graphs; AK_HTML: a
  * page for a browser, whole in itself; AK_PROFILE_JSON: the data of that page, which the command `allokit` reads. */

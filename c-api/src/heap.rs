@@ -79,6 +79,9 @@ plain! {
             failed_count: stats.failed,
         }))
     }
+    ak_heap_assert_balanced = |heap: *mut Raw, context: *const c_char| -> bool {
+        heaps::assert_balanced(heap, context)
+    }
     ak_heap_check = |heap: *mut Raw| -> usize { heaps::check(heap) }
     ak_lua_alloc = |heap: *mut c_void, ptr: *mut c_void, _osize: usize, nsize: usize| -> *mut c_void {
         if nsize == 0 {

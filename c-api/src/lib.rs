@@ -437,6 +437,40 @@ pub extern "C" fn ak_leaks_print() -> usize {
     leaks::print()
 }
 
+/// See `ak_leaks_write` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_leaks_write(format: u32, write: WriteFn, arg: *mut c_void) -> bool {
+    match (leaks_format(format), write) {
+        (Some(format), Some(write)) => leaks::write(format, &mut Writer { write, arg }),
+        _ => invalid(),
+    }
+}
+
+/// See `ak_growth_take` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_growth_take() -> bool {
+    leaks::growth_take()
+}
+
+/// See `ak_growth_write` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_growth_write(format: u32, write: WriteFn, arg: *mut c_void) -> bool {
+    match (leaks_format(format), write) {
+        (Some(format), Some(write)) => leaks::growth_write(format, &mut Writer { write, arg }),
+        _ => invalid(),
+    }
+}
+
+/// The forms that leaks and growth have, out of `ak_format_t`.
+fn leaks_format(format: u32) -> Option<leaks::LeaksFormat> {
+    match format {
+        0 => Some(leaks::LeaksFormat::Text),
+        1 => Some(leaks::LeaksFormat::Json),
+        4 => Some(leaks::LeaksFormat::Lines),
+        _ => None,
+    }
+}
+
 /// See `ak_mark` in alloc.h.
 #[unsafe(no_mangle)]
 pub extern "C" fn ak_mark() {

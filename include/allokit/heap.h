@@ -80,6 +80,10 @@ AK_NODISCARD AK_API void *ak_heap_memdup(ak_heap_t *heap, const void *p, size_t 
 AK_NODISCARD AK_API bool ak_heap_owns(ak_heap_t *heap, const void *p);
 /* Fills at most st->struct_size bytes and sets it to the bytes filled. */
 AK_API bool ak_heap_stats(ak_heap_t *heap, ak_heap_stats_t *st);
+/* True when no block of the heap is live (blocks of heaps below it are theirs). Otherwise prints under `context` how many there are,
+ * the heap's name and where it was made, and acts by policy, as ak_assert_balanced does: AK_POLICY_ABORT ends the program, the
+ * others return false. Exact, without tracking, in a few instructions; which line allocated a block is not known. */
+AK_API bool ak_heap_assert_balanced(ak_heap_t *heap, const char *context);
 /* The number of faults in the heap's records; 0 when all is well. Takes as long as there are blocks. */
 AK_NODISCARD AK_API size_t ak_heap_check(ak_heap_t *heap);
 

@@ -8,4 +8,4 @@ int main(void) {
 
 /* STATUS: 0 */
 /* ENV: ALLOKIT_LEAKS=please */
-/* EXPECT-ERR: allokit: ALLOKIT_LEAKS=please is not known; valid: 0, 1 */
+/* EXPECT-ERR: allokit: ALLOKIT_LEAKS=please is not known; valid: 0, 1, text, json, lines (each but 0 may be followed by :path) */

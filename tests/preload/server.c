@@ -1,4 +1,5 @@
-/* A server that runs on and leaks: a block of 100 bytes each millisecond, from one function, until its input ends. */
+/* A server that runs on and leaks: a block of 100 bytes each millisecond, from one function, until its input ends. With an
+ * argument it ends at once, and a forked child of it waits for the end of its input. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,13 +13,18 @@ __attribute__((noinline)) void *forgets(size_t size) {
     return block;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argv;
     struct pollfd input = {STDIN_FILENO, POLLIN, 0};
     char *before = malloc(5000);
     if (before == NULL) return 2;
     memset(before, 1, 5000);
     puts("ready");
     fflush(stdout);
+    if (argc > 1) {
+        if (fork() != 0) return 0;
+        return poll(&input, 1, 20000) == 1 ? 0 : 1;
+    }
     while (poll(&input, 1, 1) == 0) {
         char *kept = forgets(100);
         char *used = malloc(64);

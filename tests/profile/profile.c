@@ -1,6 +1,6 @@
 /*
  * profile.c - what the tracker tells of live blocks: sites, snapshots, profiles. To be run with ALLOKIT_TRACK=sites, except
- * `untracked`. Usage: profile changes FOLDER | profile heaps FOLDER | profile untracked | profile leave
+ * `untracked`. Usage: profile changes FOLDER | profile heaps FOLDER | profile growth FOLDER | profile untracked | profile leave
  */
 #include "alloc.h"
 
@@ -127,6 +127,64 @@ static void untracked(void) {
     errno = 0;
     CHECK(!ak_profile_write(AK_FOLDED, "/dev/null") && errno == ENOTSUP);
     ak_snapshot_free(NULL);
+    errno = 0;
+    CHECK(!ak_leaks_write(AK_JSON, to_file, stderr) && errno == ENOTSUP);
+    errno = 0;
+    CHECK(!ak_growth_take() && errno == ENOTSUP);
+    errno = 0;
+    CHECK(!ak_growth_write(AK_JSON, to_file, stderr) && errno == ENOTSUP);
+}
+
+/* Six snapshots: `grow` grows in each of the five steps, `once` is there for a while, `plateau` comes once and stays. */
+static void growth(const char *folder) {
+    static const char *const names[] = {"text", "json", "lines"};
+    static const ak_format_t formats[] = {AK_TEXT, AK_JSON, AK_LINES};
+    char path[4096];
+    void *big = NULL, *plateau = NULL;
+    FILE *file = open_in(folder, "growth-none.txt");
+    CHECK(ak_growth_write(AK_TEXT, to_file, file));
+    fclose(file);
+    for (int i = 0; i < 6; i++) {
+        grow(2);
+        if (i % 2 == 0) big = once(); else ak_free(big);
+        if (i == 3)
+#line 300 "plateau.c"
+            plateau = ak_alloc(7000);
+#line 154 "profile.c"
+        CHECK(ak_growth_take());
+    }
+    ak_mark();
+    grow(1);
+    CHECK(!ak_assert_balanced("one since the mark"));
+    CHECK(ak_growth_take());
+    CHECK(!ak_assert_balanced("a snapshot is no mark"));
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "growth.%s", names[i]);
+        file = open_in(folder, path);
+        CHECK(ak_growth_write(formats[i], to_file, file));
+        fclose(file);
+        snprintf(path, sizeof path, "leaks.%s", names[i]);
+        file = open_in(folder, path);
+        CHECK(ak_leaks_write(formats[i], to_file, file));
+        fclose(file);
+    }
+    snprintf(path, sizeof path, "%s/growth-report.json", folder);
+    CHECK(ak_profile_write(AK_PROFILE_JSON, path));
+    for (int i = 0; i < 200; i++) CHECK(ak_growth_take());
+    file = open_in(folder, "growth-many.json");
+    CHECK(ak_growth_write(AK_JSON, to_file, file));
+    fclose(file);
+    errno = 0;
+    CHECK(!ak_leaks_write(AK_PROMETHEUS, to_file, stderr) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_leaks_write(AK_TEXT, NULL, NULL) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_growth_write((ak_format_t)5, to_file, stderr) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_growth_write(AK_TEXT, NULL, NULL) && errno == EINVAL);
+    errno = 0;
+    CHECK(!ak_stats_write(AK_LINES, to_file, stderr) && errno == EINVAL);
+    ak_free(plateau);
 }
 
 /* Two heaps, one in the other, whose name must not end the page. */
@@ -141,6 +199,10 @@ static void heaps(const char *folder) {
     CHECK(ak_heap_alloc(one, 2 << 20) == NULL);
     snprintf(path, sizeof path, "%s/heaps.html", folder);
     CHECK(ak_profile_write(AK_HTML, path));
+    errno = 0;
+    CHECK(!ak_heap_assert_balanced(NULL, "none") && errno == EINVAL);
+    CHECK(ak_heap_assert_balanced(all, "the outer") && !ak_heap_assert_balanced(one, "the inner"));
+    CHECK(ak_heap_reset(one) && ak_heap_assert_balanced(one, "after a reset"));
     CHECK(ak_heap_destroy(one) && ak_heap_destroy(all));
     snprintf(path, sizeof path, "%s/no-heaps.json", folder);
     CHECK(ak_profile_write(AK_PROFILE_JSON, path));
@@ -150,6 +212,7 @@ int main(int argc, char **argv) {
     CHECK(argc > 1);
     if (strcmp(argv[1], "changes") == 0) changes(argv[2]);
     if (strcmp(argv[1], "heaps") == 0) heaps(argv[2]);
+    if (strcmp(argv[1], "growth") == 0) growth(argv[2]);
     if (strcmp(argv[1], "untracked") == 0) untracked();
     if (strcmp(argv[1], "leave") == 0) grow(4);
     return 0;

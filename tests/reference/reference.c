@@ -142,7 +142,7 @@ static void start(void) {
         say("allokit: ALLOKIT_BACKEND=%s is ignored: this library holds only %s\n", value, ak_backend_name());
     value = getenv("ALLOKIT_LEAKS");
     if (value != NULL && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
-        say("allokit: ALLOKIT_LEAKS=%s is not known; valid: 0, 1\n", value);
+        say("allokit: ALLOKIT_LEAKS=%s is not known; valid: 0, 1, text, json, lines (each but 0 may be followed by :path)\n", value);
     value = getenv("ALLOKIT_STATS");
     if (value != NULL && strncmp(value, "text", 4) != 0 && strncmp(value, "json", 4) != 0 && strncmp(value, "prometheus", 10) != 0 &&
         strncmp(value, "openmetrics", 11) != 0)

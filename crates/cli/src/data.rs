@@ -2,6 +2,7 @@
 //! content tells which, not the name.
 
 use crate::pprof;
+use allokit_report::growth::Trend;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -34,6 +35,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_before: Option<u64>,
     pub sites: Vec<Row>,
+    /// Of several moments, the likeliest leak first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Grown>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<Sample>,
     /// What the reader should know.
@@ -55,9 +59,39 @@ pub struct Row {
     pub blocks_before: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_before: Option<u64>,
+    /// The age of the oldest live block, in marks and snapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
     /// The innermost first; empty where only the call site is known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<Frame>,
+}
+
+/// How a call site went over several moments; `allokit_report::growth` says what the words mean.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grown {
+    pub site: Frame,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<Frame>,
+    pub leak: String,
+    pub grew: u32,
+    pub fell: u32,
+    pub of: u32,
+    pub trend: i32,
+    pub bytes: i64,
+    pub blocks: i64,
+    pub bytes_per_minute: i64,
+    pub live_blocks: u64,
+    pub live_bytes: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<u64>,
+}
+
+impl Grown {
+    pub fn trend(&self) -> Trend {
+        Trend { of: self.of, grew: self.grew, fell: self.fell, change: self.bytes, trend: self.trend }
+    }
 }
 
 /// A place in a program.
@@ -94,6 +128,14 @@ pub struct Sample {
     pub resident_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_blocks: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alloc_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alloc_bytes: Option<u64>,
 }
 
 pub fn number(text: &Option<String>) -> Option<u64> {
@@ -163,12 +205,27 @@ impl Report {
                 Some(same) => {
                     same.blocks += row.blocks;
                     same.bytes += row.bytes;
+                    same.oldest = same.oldest.max(row.oldest);
                 }
                 None => rows.push(row),
             }
         }
         rows.sort_by_key(|row| std::cmp::Reverse((row.bytes, row.blocks)));
         self.sites = rows;
+    }
+
+    /// Every place in it.
+    pub fn frames(&mut self) -> impl Iterator<Item = &mut Frame> {
+        let sites = self.sites.iter_mut().flat_map(|row| std::iter::once(&mut row.site).chain(&mut row.stack));
+        sites.chain(self.growth.iter_mut().flat_map(|row| std::iter::once(&mut row.site).chain(&mut row.stack)))
+    }
+
+    /// How long its moments took, in ms.
+    pub fn span_ms(&self) -> u64 {
+        match (self.timeline.first(), self.timeline.last()) {
+            (Some(first), Some(last)) => last.ms.saturating_sub(first.ms),
+            _ => 0,
+        }
     }
 
     /// Says something about it, once.
@@ -253,7 +310,7 @@ fn json(text: &str) -> Result<Report> {
     // The loader knows the program by the name that it was started with, perhaps relative to a folder of then.
     let program = report.program.clone();
     let name = |path: &str| path.rsplit('/').next().map(str::to_string);
-    for frame in report.sites.iter_mut().flat_map(|row| std::iter::once(&mut row.site).chain(&mut row.stack)) {
+    for frame in report.frames() {
         if let Some(module) = &mut frame.module
             && !module.starts_with('/')
             && program.starts_with('/')

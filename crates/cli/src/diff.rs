@@ -1,8 +1,10 @@
-//! `allokit diff A B`: what has grown. Exit status 1 when something has, for CI.
+//! `allokit diff A B`: what has grown. Exit status 1 when something has, for CI. Of more than two reports: what grows from one to
+//! the next.
 
-use crate::data::{self, Report, Row};
+use crate::data::{self, Frame, Grown, Report, Row, Sample};
 use crate::show::{self, Format};
 use crate::symbols;
+use allokit_report::growth::{self, Likely, Trend};
 use anyhow::{Result, bail};
 use serde_json::json;
 use std::collections::HashMap;
@@ -13,10 +15,10 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 #[command(after_help = "Exit status: 0 when no call site has grown, 1 when one has, 2 for an error.")]
 pub struct Args {
-    /// The earlier report, in any format that `allokit report` reads
-    before: PathBuf,
-    /// The later one
-    after: PathBuf,
+    /// The reports, the earliest first, in any format that `allokit report` reads; of three or more: what grows from one to the
+    /// next, the likeliest leak first
+    #[arg(required = true, num_args = 2..)]
+    files: Vec<PathBuf>,
     /// text, json, html, ci or github
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -66,14 +68,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if matches!(args.format, Format::Svg | Format::Folded | Format::Pprof) {
         bail!("a difference is shown as text, json, html, ci or github; the others have no place for what has shrunk");
     }
-    let mut both = [data::read(&args.before)?, data::read(&args.after)?];
-    for report in &mut both {
+    let mut all = args.files.iter().map(|path| data::read(path)).collect::<Result<Vec<_>>>()?;
+    for report in &mut all {
         if !args.no_symbols {
             symbols::resolve(report);
             report.tidy();
         }
     }
-    let [before, after] = both;
+    let [before, after] = match <[Report; 2]>::try_from(all) {
+        Ok(two) => two,
+        Err(many) => return of_many(args, many),
+    };
     let mut report = joined(&before, after);
     report.sites.sort_by_cached_key(|row| (std::cmp::Reverse(grown(row)), row.site.to_string()));
     let allowed = i64::try_from(args.allow).unwrap_or(i64::MAX);
@@ -97,6 +102,101 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     show::put(text.as_bytes(), args.output.as_deref())?;
     Ok(ExitCode::from(u8::from(report.sites.iter().any(|row| too_much(&row)))))
+}
+
+/// The last report, with what has become of each call site from the first to it.
+pub fn over(mut reports: Vec<Report>) -> Report {
+    let count = reports.len();
+    let mut series: HashMap<Vec<Frame>, Vec<(u64, u64)>> = HashMap::new();
+    for (index, report) in reports.iter().enumerate() {
+        for row in &report.sites {
+            let at = &mut series.entry(row.key()).or_insert_with(|| vec![(0, 0); count])[index];
+            *at = (at.0 + row.blocks, at.1 + row.bytes);
+        }
+    }
+    // Where the times are not known, or are in another order, the reports count as a minute apart.
+    let times: Vec<Option<u64>> = reports.iter().map(|report| report.time_ns).collect();
+    let known = times.iter().all(Option::is_some) && times.is_sorted() && times.first() != times.last();
+    let start = times[0].unwrap_or(0);
+    let ms = |index: usize| if known { (times[index].unwrap_or(0) - start) / 1_000_000 } else { index as u64 * 60_000 };
+    let stat = |report: &Report, name: &str| report.rest.get("stats").and_then(|stats| stats.get(name)?.as_u64());
+    let timeline: Vec<Sample> = reports
+        .iter()
+        .enumerate()
+        .map(|(index, report)| Sample {
+            ms: ms(index),
+            live_bytes: Some(report.bytes),
+            live_blocks: Some(report.blocks),
+            committed_bytes: stat(report, "committed_bytes"),
+            alloc_count: stat(report, "alloc_count"),
+            alloc_bytes: stat(report, "alloc_bytes"),
+            ..Sample::default()
+        })
+        .collect();
+    let Some(mut last) = reports.pop() else { return Report::default() };
+    last.growth.clear();
+    for row in &last.sites {
+        let moments = &series[&row.key()];
+        let bytes: Vec<u64> = moments.iter().map(|(_, bytes)| *bytes).collect();
+        let trend = Trend::of(&bytes);
+        if trend.change > 0 {
+            last.growth.push(Grown {
+                site: row.site.clone(),
+                stack: row.stack.clone(),
+                leak: trend.likely().word().into(),
+                grew: trend.grew,
+                fell: trend.fell,
+                of: trend.of,
+                trend: trend.trend,
+                bytes: trend.change,
+                blocks: row.blocks as i64 - moments[0].0 as i64,
+                bytes_per_minute: trend.per_minute(ms(count - 1)),
+                live_blocks: row.blocks,
+                live_bytes: row.bytes,
+                series: bytes,
+            });
+        }
+    }
+    last.growth.sort_by_cached_key(|row| (row.trend().rank(), row.site.to_string()));
+    last.timeline = timeline;
+    for note in reports.into_iter().flat_map(|report| report.notes) {
+        last.note(note);
+    }
+    if !known {
+        last.note(
+            "The reports do not say when they were made, one after another: they count as a minute apart.".into(),
+        );
+    }
+    last
+}
+
+/// More than two reports.
+fn of_many(args: &Args, reports: Vec<Report>) -> Result<ExitCode> {
+    let report = over(reports);
+    let allowed = i64::try_from(args.allow).unwrap_or(i64::MAX);
+    let too_much = |row: &&Grown| row.trend().likely() > Likely::No && row.bytes > allowed;
+    let text = match args.format {
+        Format::Html => show::html(&report)?,
+        Format::Json => format!(
+            "{}\n",
+            json!({"snapshots": report.timeline.len(), "ms": report.span_ms(),
+            "growth": report.growth, "timeline": report.timeline})
+        ),
+        Format::Ci | Format::Github => report.growth.iter().filter(too_much).fold(String::new(), |mut text, row| {
+            let mut about = String::new();
+            // A text takes all.
+            let _ = growth::about(&mut about, &row.trend(), report.span_ms());
+            text.push_str(&show::line_of(args.format, &row.site, &about));
+            text
+        }),
+        _ => {
+            let table = show::growth(&report, args.top);
+            let notes = report.notes.iter().fold(String::new(), |text, note| format!("{text}note: {note}\n"));
+            if table.is_empty() { format!("no call site grows from report to report\n{notes}") } else { table + &notes }
+        }
+    };
+    show::put(text.as_bytes(), args.output.as_deref())?;
+    Ok(ExitCode::from(u8::from(report.growth.iter().any(|row| too_much(&row)))))
 }
 
 /// As `ak_snapshot_diff` writes it.
@@ -150,5 +250,25 @@ mod tests {
         let rows: Vec<_> = both.sites.iter().map(|row| (row.site.to_string(), grown(row).0)).collect();
         assert_eq!(rows, [("a.c:1 (a)".into(), 30), ("c.c:1 (c)".into(), 7), ("b.c:1 (b)".into(), -50)]);
         assert_eq!(both.bytes_before, Some(150));
+    }
+
+    #[test]
+    fn what_grows_from_report_to_report_is_told_from_what_came_once() {
+        let report = |leak: u64, once: u64| {
+            format!("tide (t.c:1) {}\nleak (l.c:2) {leak}\nonce (o.c:3) {once}\n", 50 + once % 7)
+        };
+        let all = [(10, 1), (20, 900), (30, 900), (41, 900), (50, 900)];
+        let all = over(all.iter().map(|(leak, once)| data::parse(report(*leak, *once).as_bytes()).unwrap()).collect());
+        let rows: Vec<_> =
+            all.growth.iter().map(|row| (row.site.line, &*row.leak, row.bytes, row.series.len())).collect();
+        assert_eq!(rows, [(Some(2), "likely", 40, 5), (Some(3), "perhaps", 899, 5), (Some(1), "perhaps", 3, 5)]);
+        assert_eq!((all.span_ms(), all.growth[0].bytes_per_minute, all.notes.len()), (240_000, 10, 2));
+        let table = show::growth(&all, 1);
+        assert!(table.starts_with("growth over 5 snapshots in 4 min 0 s: +942 bytes, +0 blocks\n"), "{table}");
+        assert!(
+            table.contains("   likely   4 of  4           +40           +10            50  l.c:2 (leak)\n"),
+            "{table}"
+        );
+        assert!(table.ends_with("  2 more call sites (--top 0 shows all)\n"), "{table}");
     }
 }

@@ -297,7 +297,7 @@ fn take_samples(pid: u32, start: Instant, stop: &AtomicBool, samples: &Mutex<Vec
         if let Some(pages) = pages.filter(|pages| *pages > 0) {
             let ms = start.elapsed().as_millis() as u64;
             let mut samples = samples.lock().unwrap_or_else(|poison| poison.into_inner());
-            samples.push(Sample { ms, resident_bytes: Some(pages * page), live_bytes: None });
+            samples.push(Sample { ms, resident_bytes: Some(pages * page), ..Sample::default() });
             if samples.len() >= SAMPLES {
                 let mut index = 0;
                 samples.retain(|_| (index % 2 == 0, index += 1).0);

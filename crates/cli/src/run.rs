@@ -189,7 +189,10 @@ fn tell(args: &Args, place: &Path, done: &Done, wishes: &[(Format, Option<PathBu
         return Ok(());
     }
     let mut report = data::read(&own)?;
-    report.timeline.clone_from(&done.samples);
+    // What grows is told with the moments of its own.
+    if report.growth.is_empty() {
+        report.timeline.clone_from(&done.samples);
+    }
     if !others.is_empty() && args.keep.is_none() {
         let count = others.len();
         report.note(format!("{count} processes that it started left reports too: --keep DIR keeps them all."));

@@ -1,7 +1,8 @@
 //! A report in each of its forms, and the way to a file.
 
-use crate::data::{Frame, Report};
+use crate::data::{Frame, Report, Sample};
 use crate::pprof;
+use allokit_report::growth::{self, Likely};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use std::fmt::Write as _;
@@ -109,8 +110,36 @@ fn text(report: &Report, top: usize) -> String {
         let bytes: u64 = rest.iter().map(|row| row.bytes).sum();
         let _ = writeln!(out, "{:>16}{bytes:>14}          {} more call sites (--top 0 shows all)", "", rest.len());
     }
+    out.push_str(&growth(report, top));
     for note in &report.notes {
         let _ = writeln!(out, "note: {note}");
+    }
+    out
+}
+
+/// The call sites that may leak, of a report that knows several moments; nothing of another.
+pub fn growth(report: &Report, top: usize) -> String {
+    let mut out = String::new();
+    let grown: Vec<_> = report.growth.iter().filter(|row| row.trend().likely() > Likely::No).collect();
+    let (Some(first), Some(last)) = (report.timeline.first(), report.timeline.last()) else { return out };
+    if grown.is_empty() {
+        return out;
+    }
+    let change = |of: fn(&Sample) -> Option<u64>| of(last).unwrap_or(0) as i64 - of(first).unwrap_or(0) as i64;
+    let (bytes, blocks, ms) = (change(|at| at.live_bytes), change(|at| at.live_blocks), report.span_ms());
+    out.push_str("growth over ");
+    // A text takes all.
+    let _ = growth::heading(&mut out, report.timeline.len(), ms, bytes, blocks);
+    let _ = growth::columns(&mut out);
+    let shown = if top == 0 { grown.len() } else { top };
+    for row in grown.iter().take(shown) {
+        let _ = growth::row(&mut out, &row.trend(), ms, row.live_bytes, &row.site);
+        for frame in row.stack.iter().skip(1) {
+            let _ = writeln!(out, "{:>63}{frame}", "");
+        }
+    }
+    if grown.len() > shown {
+        let _ = writeln!(out, "{:>61}  {} more call sites (--top 0 shows all)", "", grown.len() - shown);
     }
     out
 }

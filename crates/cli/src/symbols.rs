@@ -38,16 +38,14 @@ pub fn resolve(report: &mut Report) {
     for (trouble, modules) in troubles {
         report.note(format!("{trouble}: {}", modules.join(", ")));
     }
-    for row in &mut report.sites {
-        for frame in std::iter::once(&mut row.site).chain(&mut row.stack) {
-            if frame.file.is_none()
-                && let Some(Some(module)) = frame.module.as_ref().map(|name| modules.get(name).and_then(Option::as_ref))
-            {
-                module.fill(frame);
-            }
-            for name in [&mut frame.function, &mut frame.symbol].into_iter().flatten() {
-                *name = demangled(name);
-            }
+    for frame in report.frames() {
+        if frame.file.is_none()
+            && let Some(Some(module)) = frame.module.as_ref().map(|name| modules.get(name).and_then(Option::as_ref))
+        {
+            module.fill(frame);
+        }
+        for name in [&mut frame.function, &mut frame.symbol].into_iter().flatten() {
+            *name = demangled(name);
         }
     }
 }

@@ -1,47 +1,106 @@
-//! A thread that does what is written, line by line, into a pipe with a name: how somebody outside talks to a running
-//! process. Only where there are such pipes.
+//! A thread that serves who talks to the running process from outside: it does what is written, line by line, into a pipe with a
+//! name, answers connections one after another, and does something at intervals. Only where there are such pipes.
 
 cfg_if::cfg_if! {
     if #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))] {
+        use core::cell::UnsafeCell;
         use core::ffi::{CStr, c_void};
         use core::mem::MaybeUninit;
         use core::ptr;
-        use crate::process;
-        use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+        use crate::{clock, process};
+        use core::sync::atomic::{AtomicU32, Ordering};
 
         /// The longest line.
         const MOST: usize = 1024;
 
-        static FD: AtomicI32 = AtomicI32::new(-1);
         /// The process that listens.
         static HERE: AtomicU32 = AtomicU32::new(0);
-        static ACT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-        /// Makes the pipe (only its owner may write to it) unless there is one, and a thread that calls `act` with each line,
-        /// without its end. The thread sleeps until something is written, takes no signals, and is not there in a forked
-        /// child. False with `errno` when there can be none, EEXIST when the path is something else. Once a process.
-        pub fn listen(path: &CStr, act: fn(&[u8])) -> bool {
-            // SAFETY: the path is zero-terminated; the structs are filled by the calls before they are read.
+        /// An open file, and what tells it from another that has its number later: the program may close all it knows nothing
+        /// of.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Open {
+            fd: i32,
+            device: u64,
+            inode: u64,
+        }
+
+        impl Open {
+            /// The file of this descriptor.
+            #[must_use]
+            pub fn new(fd: i32) -> Option<Open> {
+                let mut about = MaybeUninit::<libc::stat>::uninit();
+                // SAFETY: the struct is read only when it was filled.
+                unsafe {
+                    (libc::fstat(fd, about.as_mut_ptr()) == 0).then(|| {
+                        let about = about.assume_init();
+                        #[allow(clippy::unnecessary_cast)] // other types on some targets
+                        Open { fd, device: about.st_dev as u64, inode: about.st_ino as u64 }
+                    })
+                }
+            }
+
+            fn is_there(&self) -> bool {
+                Open::new(self.fd).is_some_and(|now| (now.device, now.inode) == (self.device, self.inode))
+            }
+
+        }
+
+        /// What the thread is to do.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Orders {
+            /// The pipe, of [`pipe`], and what is called with each line, without its end.
+            pub pipe: Option<Open>,
+            /// See above.
+            pub act: fn(&[u8]),
+            /// A socket that listens, and what is called with each connection's descriptor, which is closed afterwards.
+            pub socket: Option<Open>,
+            /// See above.
+            pub serve: fn(i32),
+            /// Every so many ms, 0 for never, and what is called then.
+            pub every_ms: u64,
+            /// See above.
+            pub tick: fn(),
+        }
+
+        struct Kept(UnsafeCell<MaybeUninit<Orders>>);
+        // SAFETY: written once, before the thread that reads it is made.
+        unsafe impl Sync for Kept {}
+        static ORDERS: Kept = Kept(UnsafeCell::new(MaybeUninit::uninit()));
+
+        /// Makes the pipe (only its owner may write to it) unless there is one. `None` with `errno` when there can be none, EEXIST
+        /// when the path is something else.
+        #[must_use]
+        pub fn pipe(path: &CStr) -> Option<Open> {
+            // SAFETY: the path is zero-terminated; the struct is read only when it was filled.
             unsafe {
                 if libc::mkfifo(path.as_ptr(), 0o600) != 0 && crate::errno::get() != libc::EEXIST {
-                    return false;
+                    return None;
                 }
                 // Readable and writable: there is a writer always, so a read waits for the next one.
                 let fd = libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOFOLLOW);
                 if fd < 0 {
-                    return false;
+                    return None;
                 }
                 let mut about = MaybeUninit::<libc::stat>::uninit();
                 let is_pipe = libc::fstat(fd, about.as_mut_ptr()) == 0
                     && about.assume_init().st_mode & libc::S_IFMT == libc::S_IFIFO;
-                if !is_pipe || libc::fcntl(fd, libc::F_SETFL, 0) != 0 {
+                let open = if is_pipe { Open::new(fd) } else { None };
+                if open.is_none() {
                     libc::close(fd);
                     crate::errno::set(libc::EEXIST);
-                    return false;
                 }
-                FD.store(fd, Ordering::Release);
-                HERE.store(process::id(), Ordering::Relaxed);
-                ACT.store(act as *mut c_void, Ordering::Release);
+                open
+            }
+        }
+
+        /// Makes a thread that does what is ordered. It sleeps until there is something to do, takes no signals, and is not there
+        /// in a forked child. False with `errno` when there can be none. Once a process.
+        pub fn start(orders: Orders) -> bool {
+            // SAFETY: the structs are filled by the calls before they are read; nobody reads ORDERS yet.
+            unsafe {
+                (*ORDERS.0.get()).write(orders);
+                HERE.store(process::id(), Ordering::Release);
                 let (mut all, mut before) = (MaybeUninit::<libc::sigset_t>::uninit(), MaybeUninit::uninit());
                 libc::sigfillset(all.as_mut_ptr());
                 libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
@@ -49,7 +108,7 @@ cfg_if::cfg_if! {
                 let made = libc::pthread_create(thread.as_mut_ptr(), ptr::null(), run, ptr::null_mut());
                 libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
                 if made != 0 {
-                    libc::close(fd);
+                    HERE.store(0, Ordering::Release);
                     crate::errno::set(made);
                     return false;
                 }
@@ -58,37 +117,120 @@ cfg_if::cfg_if! {
             }
         }
 
-        extern "C" fn run(_: *mut c_void) -> *mut c_void {
-            let (mut line, mut used) = ([0u8; MOST], 0);
-            // SAFETY: `listen` has stored a function of this type.
-            let act: fn(&[u8]) = unsafe { core::mem::transmute(ACT.load(Ordering::Acquire)) };
-            loop {
-                // SAFETY: the rest of the line is ours.
-                let got = unsafe { libc::read(FD.load(Ordering::Acquire), line[used..].as_mut_ptr().cast(), MOST - used) };
-                let Ok(got) = usize::try_from(got) else {
-                    if crate::errno::get() == libc::EINTR {
-                        continue;
-                    }
-                    // The program has closed all it knows nothing of.
-                    return ptr::null_mut();
-                };
-                used += got;
-                while let Some(end) = line[..used].iter().position(|&byte| byte == b'\n') {
-                    act(&line[..end]);
-                    line.copy_within(end + 1..used, 0);
-                    used -= end + 1;
-                }
-                if used == MOST {
-                    // No line of ours is that long: what there is of it is shown to be wrong.
-                    act(&line);
-                    used = 0;
-                }
+        /// Whether the thread is in this process, and not in one that has forked it.
+        #[must_use]
+        pub fn is_here() -> bool {
+            HERE.load(Ordering::Acquire) == process::id()
+        }
+
+        fn socket() -> Option<Open> {
+            if HERE.load(Ordering::Acquire) == 0 {
+                return None;
+            }
+            // SAFETY: written before HERE.
+            unsafe { (*ORDERS.0.get()).assume_init_ref() }.socket.filter(Open::is_there)
+        }
+
+        /// Whether the socket that was given to [`start`] is this process's to serve.
+        #[must_use]
+        pub fn listens() -> bool {
+            is_here() && socket().is_some()
+        }
+
+        /// A child has no thread that serves, and is not to keep the socket's port when its parent has ended.
+        ///
+        /// # Safety
+        /// To be called in a forked child only.
+        pub unsafe extern "C" fn close_socket_in_child() {
+            if let Some(open) = socket() {
+                // SAFETY: the descriptor is that of the socket still.
+                unsafe { libc::close(open.fd) };
             }
         }
 
-        /// Takes the pipe away, at the end of the process that listens.
+        /// Lines that come in pieces.
+        struct Lines {
+            line: [u8; MOST],
+            used: usize,
+        }
+
+        impl Lines {
+            /// Reads what there is and does it; false when there is no more to come.
+            fn read(&mut self, fd: i32, act: fn(&[u8])) -> bool {
+                let room = &mut self.line[self.used..];
+                // SAFETY: the rest of the line is ours.
+                let got = unsafe { libc::read(fd, room.as_mut_ptr().cast(), room.len()) };
+                let Ok(got) = usize::try_from(got) else {
+                    return matches!(crate::errno::get(), libc::EINTR | libc::EAGAIN);
+                };
+                self.used += got;
+                while let Some(end) = self.line[..self.used].iter().position(|&byte| byte == b'\n') {
+                    act(&self.line[..end]);
+                    self.line.copy_within(end + 1..self.used, 0);
+                    self.used -= end + 1;
+                }
+                if self.used == MOST {
+                    // No line of ours is that long: what there is of it is shown to be wrong.
+                    act(&self.line);
+                    self.used = 0;
+                }
+                true
+            }
+        }
+
+        extern "C" fn run(_: *mut c_void) -> *mut c_void {
+            // SAFETY: written before this thread was made.
+            let orders = unsafe { *(*ORDERS.0.get()).assume_init_ref() };
+            let (mut pipe, mut socket) = (orders.pipe, orders.socket);
+            let mut lines = Lines { line: [0; MOST], used: 0 };
+            let mut due = clock::now_ms() + orders.every_ms;
+            while pipe.is_some() || socket.is_some() || orders.every_ms > 0 {
+                let wait = match orders.every_ms {
+                    0 => -1,
+                    _ => i32::try_from(due.saturating_sub(clock::now_ms())).unwrap_or(i32::MAX),
+                };
+                let about = |open: Option<Open>| libc::pollfd { fd: open.map_or(-1, |open| open.fd), events: libc::POLLIN, revents: 0 };
+                let mut both = [about(pipe), about(socket)];
+                // SAFETY: two of them.
+                unsafe { libc::poll(both.as_mut_ptr(), 2, wait) };
+                if both[0].revents != 0
+                    && let Some(open) = pipe
+                    && !(open.is_there() && lines.read(open.fd, orders.act))
+                {
+                    pipe = None;
+                }
+                if both[1].revents != 0
+                    && let Some(open) = socket
+                {
+                    if open.is_there() {
+                        // SAFETY: no address is wanted; the connection is ours.
+                        unsafe {
+                            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+                            let connection = libc::accept4(open.fd, ptr::null_mut(), ptr::null_mut(), flags);
+                            if connection >= 0 {
+                                (orders.serve)(connection);
+                                libc::close(connection);
+                            } else if matches!(crate::errno::get(), libc::EMFILE | libc::ENFILE | libc::ENOMEM) {
+                                // It would be asked for again at once.
+                                crate::thread::sleep_ms(200);
+                            }
+                        }
+                    } else {
+                        socket = None;
+                    }
+                }
+                if orders.every_ms > 0 && clock::now_ms() >= due {
+                    (orders.tick)();
+                    // What was missed meanwhile is not made up for.
+                    due = clock::now_ms() + orders.every_ms;
+                }
+            }
+            ptr::null_mut()
+        }
+
+        /// Takes the pipe or the socket away, at the end of the process that listens.
         pub fn remove(path: &CStr) {
-            if HERE.load(Ordering::Relaxed) == process::id() {
+            if is_here() {
                 // SAFETY: the path is zero-terminated.
                 unsafe { libc::unlink(path.as_ptr()) };
             }
@@ -96,8 +238,36 @@ cfg_if::cfg_if! {
     } else {
         use core::ffi::CStr;
 
-        /// False: there are no such pipes here.
-        pub fn listen(_path: &CStr, _act: fn(&[u8])) -> bool {
+        /// Nothing that can be open here.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Open;
+
+        /// What the thread is to do, where there is one.
+        #[allow(missing_docs)]
+        #[derive(Clone, Copy, Debug)]
+        pub struct Orders {
+            pub pipe: Option<Open>,
+            pub act: fn(&[u8]),
+            pub socket: Option<Open>,
+            pub serve: fn(i32),
+            pub every_ms: u64,
+            pub tick: fn(),
+        }
+
+        /// None: there are no such pipes here.
+        #[must_use]
+        pub fn pipe(_path: &CStr) -> Option<Open> {
+            None
+        }
+
+        /// False: there is no such thread here.
+        pub fn start(_orders: Orders) -> bool {
+            false
+        }
+
+        /// False.
+        #[must_use]
+        pub fn is_here() -> bool {
             false
         }
 

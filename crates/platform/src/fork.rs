@@ -22,7 +22,7 @@ struct Handlers {
 }
 
 /// One for the backend, one for tracking, and room for more.
-const MOST: usize = 4;
+const MOST: usize = 6;
 
 /// Invariant: the first `count` slots are filled and never change.
 struct Table {

@@ -39,6 +39,8 @@ mod lifecycle;
 mod lock;
 mod map;
 pub mod meta;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+pub mod net;
 pub mod pages;
 pub mod peek;
 pub mod process;

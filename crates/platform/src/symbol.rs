@@ -28,7 +28,8 @@ pub fn of(addr: usize) -> Option<Symbol> {
         if libc::dladdr(core::ptr::without_provenance(addr), &raw mut info) == 0 || info.dli_fname.is_null() {
             return None;
         }
-        let (module, base) = (CStr::from_ptr(info.dli_fname), info.dli_fbase.addr());
+        let base = info.dli_fbase.addr();
+        let module = program(base).unwrap_or_else(|| CStr::from_ptr(info.dli_fname));
         Some(if info.dli_sname.is_null() {
             Symbol { module, name: None, offset: addr - base, base }
         } else {
@@ -69,6 +70,26 @@ pub fn write_text(bytes: &[u8], out: &mut dyn fmt::Write) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// The path that the program was started by, if it begins at `base`. The loader calls it by its first argument, over which
+/// servers write what they are doing.
+fn program(base: usize) -> Option<&'static CStr> {
+    cfg_if::cfg_if! {
+        if #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))] {
+            // SAFETY: no precondition; what the kernel has put there is zero-terminated and stays.
+            unsafe {
+                let headers = libc::getauxval(libc::AT_PHDR) as usize;
+                let path = libc::getauxval(libc::AT_EXECFN) as usize;
+                // They are in the program's first page.
+                let is_it = path != 0 && headers.wrapping_sub(base) < 4096;
+                is_it.then(|| CStr::from_ptr(core::ptr::with_exposed_provenance(path)))
+            }
+        } else {
+            let _ = base;
+            None
+        }
+    }
 }
 
 /// Functions of the module that holds this, as the loader has bound their names for everyone. To be a static, which the

@@ -48,6 +48,13 @@ pub fn pause(turn: usize) {
     });
 }
 
+/// Sleeps.
+pub fn sleep_ms(ms: u32) {
+    let time = libc::timespec { tv_sec: (ms / 1000) as libc::time_t, tv_nsec: (ms % 1000 * 1_000_000) as _ };
+    // SAFETY: the time is valid.
+    unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
+}
+
 /// A function that a thread calls when it ends, if it has set a value: a pthread key with a destructor. std's
 /// thread-local destructors would allocate when they are registered.
 #[derive(Debug)]

@@ -7,8 +7,7 @@ use json_write::JsonWrite;
 
 pub(crate) fn write(head: &Head<'_>, stats: &Stats, owners: &[Owners], mut out: &mut dyn fmt::Write) -> fmt::Result {
     (&mut out).open_object()?;
-    members(head, stats, out)?;
-    write_owners(owners, out)?;
+    members(head, stats, owners, out)?;
     (&mut out).close_object()?;
     (&mut out).newline()
 }
@@ -47,8 +46,8 @@ fn write_owners(owners: &[Owners], mut out: &mut dyn fmt::Write) -> fmt::Result 
 }
 
 /// All between the braces.
-pub(crate) fn members(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Write) -> fmt::Result {
-    let out = &mut out;
+pub(crate) fn members(head: &Head<'_>, stats: &Stats, owners: &[Owners], text: &mut dyn fmt::Write) -> fmt::Result {
+    let out = &mut &mut *text;
     let tracking = match head.tracking {
         Tracking::None => "none",
         Tracking::Off => "off",
@@ -71,5 +70,6 @@ pub(crate) fn members(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Wri
         out.keyval_sep()?;
         out.value(field.get(stats))?;
     }
-    out.close_object()
+    out.close_object()?;
+    write_owners(owners, text)
 }

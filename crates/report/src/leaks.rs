@@ -1,4 +1,4 @@
-//! The table of live blocks, grouped by call site.
+//! The table of live blocks, grouped by call site; and findings in the form of compilers.
 
 use core::fmt;
 
@@ -29,4 +29,20 @@ pub fn leak_heading(
 /// Those of the writer.
 pub fn leak_row(out: &mut dyn fmt::Write, blocks: u64, bytes: u64, place: &dyn fmt::Display) -> fmt::Result {
     writeln!(out, "{blocks:>16}{bytes:>14}  {place}")
+}
+
+/// A line that editors and CI read: `file:line: warning: about (function)`.
+///
+/// # Errors
+/// Those of the writer.
+pub fn finding(
+    out: &mut dyn fmt::Write,
+    place: &dyn fmt::Display,
+    function: Option<&dyn fmt::Display>,
+    about: &dyn fmt::Display,
+) -> fmt::Result {
+    match function {
+        Some(function) => writeln!(out, "{place}: warning: {about} ({function})"),
+        None => writeln!(out, "{place}: warning: {about}"),
+    }
 }

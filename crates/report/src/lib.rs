@@ -11,6 +11,7 @@
 extern crate std;
 
 pub mod fault;
+pub mod growth;
 mod json;
 mod leaks;
 mod openmetrics;
@@ -21,7 +22,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use leaks::{leak_heading, leak_row};
+pub use leaks::{finding, leak_heading, leak_row};
 
 use allokit_core::{Known, Stats};
 use core::fmt;
@@ -76,12 +77,12 @@ pub enum Format {
     OpenMetrics,
 }
 
-/// The members `allokit`, `backend`, `tracking` and `stats` of a JSON object, without its braces.
+/// The members `allokit`, `backend`, `tracking`, `stats` and `owners` of a JSON object, without its braces.
 ///
 /// # Errors
 /// Those of the writer.
-pub fn write_json_stats(head: &Head<'_>, stats: &Stats, out: &mut dyn fmt::Write) -> fmt::Result {
-    json::members(head, stats, out)
+pub fn write_json_stats(head: &Head<'_>, stats: &Stats, owners: &[Owners], out: &mut dyn fmt::Write) -> fmt::Result {
+    json::members(head, stats, owners, out)
 }
 
 /// Writes the statistics in a format.

@@ -589,7 +589,7 @@ pub fn stats_write(format: Format, out: &mut dyn fmt::Write) -> fmt::Result {
 /// The statistics as members of a JSON object.
 pub(crate) fn stats_json(out: &mut dyn fmt::Write) -> fmt::Result {
     let head = Head { version: allokit_core::VERSION, backend: Selected::NAME, tracking: tracking() };
-    write_json_stats(&head, &stats(), out)
+    write_json_stats(&head, &stats(), &crate::heap::owners(), out)
 }
 
 /// Writes a heading before the first text.

@@ -10,9 +10,9 @@ use crate::arena::{Owner, Place, no_memory, report};
 use allokit_arena::{Label, Source};
 use allokit_core::{Backend, FaultKind, Known, MIN_ALIGN, Others, Stats};
 use allokit_heap::{Error, Fault, Kind, Options, Raw};
-use allokit_platform::{Lock, abort, errno, stderr::Stderr};
-use allokit_report::Owners;
-use core::ffi::{c_char, c_void};
+use allokit_platform::{Lock, abort, errno, handler, stderr::Stderr};
+use allokit_report::{Owners, fault};
+use core::ffi::{CStr, c_char, c_void};
 use core::fmt::Write;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -563,6 +563,52 @@ pub mod heaps {
     pub unsafe fn stats(h: *mut Raw) -> Option<allokit_heap::Stats> {
         // SAFETY: the caller's promise.
         unsafe { lives(h, "stats", Place::NONE).then(|| Raw::stats(h)) }
+    }
+
+    /// `ak_heap_assert_balanced`
+    pub unsafe fn assert_balanced(h: *mut Raw, context: *const c_char) -> bool {
+        // SAFETY: the caller's promise; the label's texts are zero-terminated.
+        let (stats, label) = unsafe {
+            if !lives(h, "assert_balanced", Place::NONE) {
+                return false;
+            }
+            (Raw::stats(h), Raw::label(h))
+        };
+        if stats.blocks == 0 {
+            return true;
+        }
+        // SAFETY: as above.
+        let context = if context.is_null() { c"assert_balanced" } else { unsafe { CStr::from_ptr(context) } };
+        let name = CStr::from_bytes_until_nul(&label.name).unwrap_or_default();
+        let (line, file) = (label.line, label.file);
+        let tell = |policy| {
+            handler::call(&allokit_core::Fault {
+                policy: policy as u32,
+                size: stats.current,
+                count: stats.blocks as u64,
+                owner: c"heap".as_ptr(),
+                name: if name.is_empty() { ptr::null() } else { name.as_ptr() },
+                made: allokit_core::Place { file, line, ..allokit_core::Place::UNKNOWN },
+                context: context.as_ptr(),
+                ..allokit_core::Fault::new(FaultKind::Leak)
+            });
+        };
+        fault::act(tell, |out| {
+            fn text(text: &CStr) -> &str {
+                text.to_str().unwrap_or("(not UTF-8)")
+            }
+            write!(out, "allokit: {}: {} blocks, {} bytes, live in heap ", text(context), stats.blocks, stats.current)?;
+            match name.is_empty() {
+                true => write!(out, "{h:p}")?,
+                false => write!(out, "\"{}\"", text(name))?,
+            }
+            if !file.is_null() {
+                // SAFETY: a label's file is zero-terminated and for good.
+                write!(out, ", made at {}:{line}", text(unsafe { CStr::from_ptr(file) }))?;
+            }
+            writeln!(out)
+        });
+        false
     }
 
     /// `ak_heap_check`

@@ -1,5 +1,6 @@
 //! What is live and by whom: `ak_leaks_print`, `ak_mark`, `ak_assert_balanced`; and the reports at exit.
 
+use crate::settings::LeaksForm;
 use crate::{api, heap, settings};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
@@ -10,11 +11,38 @@ use core::fmt::{self, Write};
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+/// No server here.
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(miri))))]
+mod http {
+    pub(crate) fn listen() -> Option<allokit_platform::control::Open> {
+        None
+    }
+    pub(crate) fn serve(_fd: i32) {}
+    pub(crate) fn remove() {}
+}
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+use crate::http;
+
 /// What stands for the tracking layer in a build without it; never reached, since [`unknown`] has a reason then.
 #[cfg(not(feature = "track"))]
 mod absent {
     pub(super) fn leaks_print() -> usize {
         0
+    }
+    pub(super) fn leaks_table(_out: &mut dyn super::Write) -> core::fmt::Result {
+        Ok(())
+    }
+    pub(super) fn leaks_write(_format: super::LeaksFormat, _out: &mut dyn super::Write) -> core::fmt::Result {
+        Ok(())
+    }
+    pub(super) fn growth_take() -> bool {
+        false
+    }
+    pub(super) fn growth_known() -> bool {
+        false
+    }
+    pub(super) fn growth_write(_format: super::LeaksFormat, _out: &mut dyn super::Write) -> core::fmt::Result {
+        Ok(())
     }
     pub(super) fn mark() {}
     pub(super) fn assert_balanced(_context: &core::ffi::CStr) -> bool {
@@ -39,6 +67,7 @@ mod absent {
         Ok(())
     }
     pub(super) fn profile(_format: super::Profile, _out: &mut super::Draft<'_>) {}
+    pub(super) fn pprof(_add: &mut dyn FnMut(&[u8])) {}
 }
 #[cfg(feature = "track")]
 use crate::tracked;
@@ -46,7 +75,7 @@ use crate::tracked;
 use absent as tracked;
 
 /// Why nothing is known of live blocks; `None` when something is.
-fn unknown() -> Option<&'static str> {
+pub(crate) fn unknown() -> Option<&'static str> {
     if !cfg!(feature = "track") {
         Some("this library was built without tracking (ALLOKIT_TRACK=OFF)")
     } else if !api::was_tracked() {
@@ -64,6 +93,40 @@ pub fn print() -> usize {
         return 0;
     }
     tracked::leaks_print()
+}
+
+/// The forms of a list of leaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaksFormat {
+    /// Tables: by call site, size and age.
+    Text,
+    /// One object.
+    Json,
+    /// A line for each call site, as compilers write them.
+    Lines,
+}
+
+/// `ak_leaks_write`: false, with ENOTSUP, when nothing is known.
+pub fn write(format: LeaksFormat, out: &mut dyn Write) -> bool {
+    // A writer of C's does not fail, and one of ours tells at its end.
+    is_known() && tracked::leaks_write(format, out).is_ok()
+}
+
+/// `ak_growth_take`: false with ENOTSUP or ENOMEM.
+pub fn growth_take() -> bool {
+    if !is_known() {
+        return false;
+    }
+    let taken = tracked::growth_take();
+    if !taken {
+        errno::set(errno::ENOMEM);
+    }
+    taken
+}
+
+/// `ak_growth_write`: false, with ENOTSUP, when nothing is known.
+pub fn growth_write(format: LeaksFormat, out: &mut dyn Write) -> bool {
+    is_known() && tracked::growth_write(format, out).is_ok()
 }
 
 /// `ak_mark`
@@ -210,8 +273,18 @@ pub fn profile_write(format: Profile, path: &CStr) -> bool {
     draft.finish()
 }
 
+/// What is live as a page.
+pub(crate) fn write_page(out: &mut dyn Write) -> fmt::Result {
+    page::write(out, write_json)
+}
+
+/// What is live for pprof.
+pub(crate) fn write_pprof(add: &mut dyn FnMut(&[u8])) {
+    tracked::pprof(add);
+}
+
 /// What is known of the process as one JSON object: docs/profiling.md has the schema.
-fn write_json(out: &mut dyn Write) -> fmt::Result {
+pub(crate) fn write_json(out: &mut dyn Write) -> fmt::Result {
     out.write_str("{\"format\":\"allokit-report\",\"version\":1,\"program\":")?;
     allokit_report::write_json_text(process::program(&mut [0; 4096]), out)?;
     writeln!(out, ",\"pid\":{},\"time_ns\":{},", process::id(), clock::unix_ns())?;
@@ -225,7 +298,7 @@ fn write_json(out: &mut dyn Write) -> fmt::Result {
 
 /// A path in which `%p` stands for the number of the process, so that a program and those that it starts do not report
 /// over one another. `None` when it becomes too long.
-fn filled<'a>(path: &'a CStr, room: &'a mut [u8; 4096]) -> Option<&'a CStr> {
+pub(crate) fn filled<'a>(path: &'a CStr, room: &'a mut [u8; 4096]) -> Option<&'a CStr> {
     let text = path.to_bytes_with_nul();
     if !text.windows(2).any(|two| two == b"%p") {
         return Some(path);
@@ -262,24 +335,54 @@ impl Write for Into<'_> {
     }
 }
 
-/// Takes orders through the pipe that `ALLOKIT_CONTROL` names, if it does.
+/// Makes the thread that takes orders through the pipe that `ALLOKIT_CONTROL` names and takes snapshots as often as
+/// `ALLOKIT_GROWTH` says, if there is one of them.
 pub fn listen() {
-    if let Some(path) = settings::control()
-        && let path = filled(path, &mut [0; 4096]).unwrap_or(path)
-        && !control::listen(path, obey)
-    {
-        let error = errno::get();
+    let mut pipe = None;
+    if let Some(path) = settings::control() {
+        let mut room = [0; 4096];
+        let path = filled(path, &mut room).unwrap_or(path);
+        pipe = control::pipe(path);
+        if pipe.is_none() {
+            let error = errno::get();
+            let mut out = Stderr::new();
+            let path = path.to_str().unwrap_or("(not UTF-8)");
+            let _ = writeln!(
+                out,
+                "allokit: ALLOKIT_CONTROL: {path} cannot be a pipe (errno {error}); name a path that is not there"
+            );
+        }
+    }
+    let (every_ms, socket) = (settings::growth_every_ms(), http::listen());
+    if pipe.is_none() && socket.is_none() && every_ms == 0 {
+        return;
+    }
+    let orders = control::Orders { pipe, act: obey, socket, serve: http::serve, every_ms, tick };
+    if !control::start(orders) {
         let mut out = Stderr::new();
-        let path = path.to_str().unwrap_or("(not UTF-8)");
         let _ = writeln!(
             out,
-            "allokit: ALLOKIT_CONTROL: {path} cannot be a pipe (errno {error}); name a path that is not there"
+            "allokit: there is no thread for ALLOKIT_CONTROL, ALLOKIT_GROWTH and ALLOKIT_HTTP (errno {})",
+            errno::get()
         );
     }
 }
 
+/// Says something on stderr.
+pub(crate) fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(Stderr::new(), "allokit: {text}");
+}
+
+/// Keeps what is live, if that is known.
+fn tick() {
+    if unknown().is_none() {
+        growth_take();
+    }
+}
+
 /// What the orders are, for a wrong one.
-const ORDERS: &str = "track sites, track off, mark, leaks, grown, stats, pprof:PATH, folded:PATH, html:PATH, json:PATH";
+const ORDERS: &str =
+    "track sites, track off, mark, snapshot, leaks, grown, stats, pprof:PATH, folded:PATH, html:PATH, json:PATH";
 
 /// Does what one line says; the answer, where there is one to read, goes to stderr.
 fn obey(line: &[u8]) {
@@ -309,8 +412,20 @@ fn obey(line: &[u8]) {
         b"grown" => {
             // SAFETY: the snapshot is ours.
             let told = unsafe { snapshot_diff(BEFORE.load(Ordering::Acquire), ptr::null(), false, &mut out) };
-            if !told {
-                let _ = writeln!(out, "allokit: nothing is known of what has grown: there was no mark before");
+            if unknown().is_none() && tracked::growth_known() {
+                growth_write(LeaksFormat::Text, &mut out);
+            } else if !told {
+                let _ = writeln!(
+                    out,
+                    "allokit: nothing is known of what has grown: there was no mark before, and not two snapshots"
+                );
+            }
+        }
+        b"snapshot" => {
+            if let Some(reason) = unknown() {
+                let _ = writeln!(out, "allokit: no snapshot: {reason}");
+            } else if !growth_take() {
+                let _ = writeln!(out, "allokit: no snapshot: there is no memory for it");
             }
         }
         b"stats" => {
@@ -345,27 +460,13 @@ fn profile_by_line(line: &[u8], mut text: Into<'_>, out: &mut Stderr) -> bool {
 
 /// What the environment wants at the end of the process.
 pub fn at_exit() {
+    http::remove();
     if let Some(path) = settings::control() {
         control::remove(filled(path, &mut [0; 4096]).unwrap_or(path));
     }
     let (stats, leaks) = settings::at_exit();
     if let Some((format, path)) = stats {
-        let mut room = [0; 4096];
-        match path.map(|path| filled(path, &mut room).unwrap_or(path)) {
-            None => {
-                let _ = api::stats_write(format, &mut Stderr::new());
-            }
-            Some(path) => {
-                let written = Draft::begin(path).is_some_and(|mut draft| {
-                    // A draft tells at its end.
-                    let _ = api::stats_write(format, &mut draft);
-                    draft.finish()
-                });
-                if !written {
-                    complain_of("ALLOKIT_STATS", path, "the statistics are lost");
-                }
-            }
-        }
+        put("ALLOKIT_STATS", path, "the statistics are lost", &|out| api::stats_write(format, out));
     }
     if let Some((format, path)) = settings::profile_at_exit() {
         if let Some(reason) = unknown() {
@@ -377,8 +478,37 @@ pub fn at_exit() {
             complain_of("ALLOKIT_PROFILE", path, "the profile is lost");
         }
     }
-    if leaks {
-        print();
+    if let Some((form, path)) = leaks {
+        match (form, unknown()) {
+            (LeaksForm::Table, _) if path.is_none() => {
+                print();
+            }
+            (_, Some(reason)) => {
+                let mut out = Stderr::new();
+                let _ = writeln!(out, "allokit: leaks are unknown: {reason}");
+            }
+            (form, None) => put("ALLOKIT_LEAKS", path, "the leaks are lost", &|out| match form {
+                LeaksForm::Table => tracked::leaks_table(out),
+                LeaksForm::Written(format) => tracked::leaks_write(format, out),
+            }),
+        }
+    }
+}
+
+/// Writes to a file, which takes its name when it is whole, or to stderr without a path.
+fn put(setting: &str, path: Option<&CStr>, lost: &str, write: &dyn Fn(&mut dyn Write) -> fmt::Result) {
+    let mut room = [0; 4096];
+    let Some(path) = path.map(|path| filled(path, &mut room).unwrap_or(path)) else {
+        let _ = write(&mut Stderr::new());
+        return;
+    };
+    let written = Draft::begin(path).is_some_and(|mut draft| {
+        // A draft tells at its end.
+        let _ = write(&mut draft);
+        draft.finish()
+    });
+    if !written {
+        complain_of(setting, path, lost);
     }
 }
 

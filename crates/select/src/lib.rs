@@ -14,6 +14,8 @@ pub mod api;
 pub mod arena;
 mod global;
 pub mod heap;
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+mod http;
 pub mod leaks;
 pub mod sampled;
 pub mod settings;

@@ -2,7 +2,7 @@
 
 use crate::Selected;
 use crate::api::Level;
-use crate::leaks::Profile;
+use crate::leaks::{LeaksFormat, Profile};
 use allokit_core::Backend;
 use allokit_platform::{env, stderr::Stderr};
 use allokit_report::Format;
@@ -93,7 +93,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 8] = [None; 8];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 9] = [None; 9];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -119,9 +119,10 @@ pub fn read_environment() {
             Some(("ALLOKIT_STATS", value, "text, json, prometheus, openmetrics (each may be followed by :path)"));
     }
     if let Some(value) = env::var(c"ALLOKIT_LEAKS")
-        && !matches!(value.to_bytes(), b"" | b"0" | b"1")
+        && !matches!(value.to_bytes(), b"" | b"0")
+        && leaks_target(value).is_none()
     {
-        complaints[3] = Some(("ALLOKIT_LEAKS", value, "0, 1"));
+        complaints[3] = Some(("ALLOKIT_LEAKS", value, "0, 1, text, json, lines (each but 0 may be followed by :path)"));
     }
     if let Some(value) = env::var(c"ALLOKIT_PROFILE")
         && !value.is_empty()
@@ -146,6 +147,12 @@ pub fn read_environment() {
         && sample_rate(value).is_none()
     {
         complaints[7] = Some(("ALLOKIT_GUARD_SAMPLE", value, "off, on, or N for one in N blocks"));
+    }
+    if let Some(value) = env::var(c"ALLOKIT_GROWTH")
+        && !matches!(value.to_bytes(), b"" | b"0" | b"off")
+        && duration_ms(value).is_none()
+    {
+        complaints[8] = Some(("ALLOKIT_GROWTH", value, "a time between snapshots, such as 30s, 5m or 500ms"));
     }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
@@ -248,14 +255,67 @@ pub(crate) fn control() -> Option<&'static CStr> {
     env::var(c"ALLOKIT_CONTROL").filter(|path| !path.is_empty())
 }
 
+/// The address that `ALLOKIT_HTTP` names.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+pub(crate) fn http() -> Option<&'static CStr> {
+    env::var(c"ALLOKIT_HTTP").filter(|address| !address.is_empty() && address.to_bytes() != b"0")
+}
+
+/// A stretch of time in ms: a number with ms, s, m or h.
+fn duration_ms(value: &CStr) -> Option<u64> {
+    let text = value.to_str().ok()?;
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|ms| (10..=1 << 31).contains(ms))
+}
+
+/// How often, in ms, `ALLOKIT_GROWTH` wants a snapshot; 0 for never.
+pub(crate) fn growth_every_ms() -> u64 {
+    env::var(c"ALLOKIT_GROWTH").and_then(duration_ms).unwrap_or(0)
+}
+
 /// The profile that is asked for at the end of the process.
 pub fn profile_at_exit() -> Option<(Profile, &'static CStr)> {
     env::var(c"ALLOKIT_PROFILE").and_then(profile_target)
 }
 
-/// What is asked for at the end of the process: the statistics' format and path, and whether leaks are wanted.
-pub fn at_exit() -> (Option<(Format, Option<&'static CStr>)>, bool) {
-    let stats = env::var(c"ALLOKIT_STATS").and_then(stats_target);
-    let leaks = env::var(c"ALLOKIT_LEAKS").is_some_and(|value| value.to_bytes() == b"1");
-    (stats, leaks)
+/// A list of leaks that is asked for at the end of the process.
+#[derive(Clone, Copy, Debug)]
+pub enum LeaksForm {
+    /// As `ak_leaks_print` has it.
+    Table,
+    /// As `ak_leaks_write` has it.
+    Written(LeaksFormat),
+}
+
+/// The form and, if given, the path of an `ALLOKIT_LEAKS`.
+fn leaks_target(value: &'static CStr) -> Option<(LeaksForm, Option<&'static CStr>)> {
+    let bytes = value.to_bytes_with_nul();
+    let colon = bytes.iter().position(|byte| *byte == b':');
+    let form = match &bytes[..colon.unwrap_or(bytes.len() - 1)] {
+        b"1" => LeaksForm::Table,
+        b"text" => LeaksForm::Written(LeaksFormat::Text),
+        b"json" => LeaksForm::Written(LeaksFormat::Json),
+        b"lines" => LeaksForm::Written(LeaksFormat::Lines),
+        _ => return None,
+    };
+    let path = match colon {
+        Some(colon) => Some(CStr::from_bytes_with_nul(&bytes[colon + 1..]).ok().filter(|path| !path.is_empty())?),
+        None => None,
+    };
+    Some((form, path))
+}
+
+/// What is asked for at the end of the process: a form and, if given, a path.
+pub type AtExit<F> = Option<(F, Option<&'static CStr>)>;
+
+/// What is asked for at the end of the process: statistics and leaks.
+pub fn at_exit() -> (AtExit<Format>, AtExit<LeaksForm>) {
+    (env::var(c"ALLOKIT_STATS").and_then(stats_target), env::var(c"ALLOKIT_LEAKS").and_then(leaks_target))
 }

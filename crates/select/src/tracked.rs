@@ -4,16 +4,17 @@ use crate::Selected;
 use crate::api::{Kind, Origin, Source};
 use crate::arena::Place;
 use crate::heap;
-use crate::leaks::{Profile, RawSnapshot, SiteInfo};
+use crate::leaks::{LeaksFormat, Profile, RawSnapshot, SiteInfo};
 #[cfg(not(feature = "guard"))]
 use allokit_core::Backend;
-use allokit_core::{Fault, FaultKind, MIN_ALIGN, Stats};
+use allokit_core::{Fault, FaultKind, Known, MIN_ALIGN, Stats};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
-use allokit_platform::{clock, errno, handler};
+use allokit_platform::{clock, errno, handler, process};
 use allokit_report::fault;
 #[cfg(not(feature = "guard"))]
 use allokit_track::Tracked;
+use allokit_track::growth::{self, Figures, Growth};
 use allokit_track::{Leaks, Since, SiteId, Snapshot, sites};
 use core::ffi::{CStr, c_char};
 use core::{fmt, ptr};
@@ -54,6 +55,49 @@ pub(crate) fn leaks_print() -> usize {
     // Stderr never fails.
     let _ = leaks.write(&mut Stderr::new(), None);
     leaks.blocks as usize
+}
+
+/// What [`leaks_print`] prints.
+pub(crate) fn leaks_table(out: &mut dyn fmt::Write) -> fmt::Result {
+    Leaks::take(Since::Start).write(out, None)
+}
+
+/// See [`crate::leaks::write`].
+pub(crate) fn leaks_write(format: LeaksFormat, out: &mut dyn fmt::Write) -> fmt::Result {
+    let leaks = Leaks::take(Since::Start);
+    match format {
+        LeaksFormat::Text => leaks.write_all(out),
+        LeaksFormat::Json => leaks.write_json(out),
+        LeaksFormat::Lines => leaks.write_lines(out),
+    }
+}
+
+/// See [`crate::leaks::growth_take`].
+pub(crate) fn growth_take() -> bool {
+    let mut stats = Stats::new();
+    Layer::stats(&mut stats);
+    let known = |bit, figure| stats.known.has(bit).then_some(figure);
+    growth::take(Figures {
+        resident: process::resident(),
+        committed: known(Known::COMMITTED_BYTES, stats.committed_bytes),
+        allocs: known(Known::ALLOC_COUNT, stats.alloc_count),
+        alloc_bytes: known(Known::ALLOC_BYTES, stats.alloc_bytes),
+    })
+}
+
+/// Whether there is anything to compare.
+pub(crate) fn growth_known() -> bool {
+    Growth::take().is_known()
+}
+
+/// See [`crate::leaks::growth_write`].
+pub(crate) fn growth_write(format: LeaksFormat, out: &mut dyn fmt::Write) -> fmt::Result {
+    let growth = Growth::take();
+    match format {
+        LeaksFormat::Text => growth.write_text(out),
+        LeaksFormat::Json => growth.write_json(out),
+        LeaksFormat::Lines => growth.write_lines(out),
+    }
 }
 
 /// See [`crate::leaks::mark`].
@@ -140,11 +184,16 @@ pub(crate) unsafe fn snapshot_diff(
 /// See [`crate::leaks::profile_write`]: pprof or folded stacks.
 pub(crate) fn profile(format: Profile, out: &mut Draft<'_>) {
     if format == Profile::Pprof {
-        allokit_track::write_pprof(clock::unix_ns(), &mut |bytes| out.add(bytes));
+        pprof(&mut |bytes| out.add(bytes));
     } else {
         // A draft tells at its end whether all went well.
         let _ = allokit_track::write_folded(out);
     }
+}
+
+/// See [`crate::leaks::write_pprof`].
+pub(crate) fn pprof(add: &mut dyn FnMut(&[u8])) {
+    allokit_track::write_pprof(clock::unix_ns(), add);
 }
 
 /// The part of [`Profile::Json`] that the tracker knows.

@@ -7,6 +7,7 @@
 //! Written while the block is nobody else's, read while it is live and taken or pinned (see `live`): never a race.
 
 use allokit_core::Tag;
+use allokit_platform::clock;
 #[cfg(feature = "guard")]
 use core::sync::atomic::{AtomicPtr, AtomicUsize};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,9 +17,14 @@ pub const SIZE: usize = 16;
 /// The largest size that the header can hold; more than any machine can map.
 pub const MAX_SIZE: usize = (1 << 48) - 1;
 /// The epoch wraps here: after 2^24 marks a very old block counts as new.
-const EPOCH_MASK: u32 = (1 << 24) - 1;
+pub(crate) const EPOCH_MASK: u32 = (1 << 24) - 1;
 
 static EPOCH: AtomicU32 = AtomicU32::new(0);
+/// The stretch that [`mark`] has begun; later ones were begun by snapshots of growth.
+static MARKED: AtomicU32 = AtomicU32::new(0);
+/// When the last stretches began, in ms of the platform's clock.
+static STARTS: [AtomicU64; STARTS_KEPT] = [const { AtomicU64::new(0) }; STARTS_KEPT];
+const STARTS_KEPT: usize = 64;
 /// The tag of a live block of now, without its site and size.
 static LIVE: AtomicU64 = AtomicU64::new(Tag::live(0).0);
 
@@ -28,10 +34,35 @@ pub fn epoch() -> u32 {
     EPOCH.load(Ordering::Relaxed) & EPOCH_MASK
 }
 
-/// Begins a new epoch.
-pub(crate) fn next_epoch() {
-    let epoch = EPOCH.fetch_add(1, Ordering::Relaxed) + 1;
+/// Begins a new epoch, and gives its number.
+pub(crate) fn next_epoch() -> u32 {
+    let epoch = EPOCH.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    STARTS[epoch as usize % STARTS_KEPT].store(clock::now_ms(), Ordering::Relaxed);
     LIVE.store(Tag::live(epoch).0, Ordering::Relaxed);
+    epoch
+}
+
+/// Begins a new epoch, from which "since the mark" counts.
+pub(crate) fn mark() {
+    MARKED.store(next_epoch(), Ordering::Relaxed);
+}
+
+/// How many epochs have begun since the mark, that one not counted.
+pub(crate) fn since_mark() -> u32 {
+    EPOCH.load(Ordering::Relaxed).wrapping_sub(MARKED.load(Ordering::Relaxed))
+}
+
+/// How long ago, in ms, the epoch of this age ended: the least age of its blocks. `None` where that is forgotten.
+pub(crate) fn ended_ms_ago(age: u32) -> Option<u64> {
+    let now = EPOCH.load(Ordering::Relaxed);
+    match age {
+        0 => Some(0),
+        age if age as usize > STARTS_KEPT || age > now => None,
+        age => {
+            let started = STARTS[now.wrapping_sub(age - 1) as usize % STARTS_KEPT].load(Ordering::Relaxed);
+            Some(clock::now_ms().saturating_sub(started))
+        }
+    }
 }
 
 /// The tag of a block that is allocated now, without its site and size.

@@ -1,8 +1,9 @@
 //! Live blocks grouped by call site: a walk over the map of live starts, so that no counter is needed on the hot path.
 
+use crate::spread::Spread;
 use crate::{SiteId, header, means, sites};
 use allokit_platform::pages;
-use allokit_report::{leak_heading, leak_row};
+use allokit_report::{finding, leak_heading, leak_row};
 use core::{fmt, ptr, slice};
 
 /// What is live of one site.
@@ -10,6 +11,8 @@ use core::{fmt, ptr, slice};
 pub struct SiteCount {
     /// The site; [`SiteId::UNKNOWN`] holds what belongs to none, and blocks whose header is damaged.
     pub site: SiteId,
+    /// The age of the oldest live block: how many stretches between marks, or snapshots of growth, began since.
+    pub oldest: u32,
     /// Live blocks.
     pub blocks: u64,
     /// Their bytes, as asked for.
@@ -27,7 +30,14 @@ pub enum Since {
 
 /// Starts a stretch for [`Since::Mark`].
 pub fn mark() {
-    header::next_epoch();
+    header::mark();
+}
+
+/// Doublings of ages: 0, 1, 2 and 3, 4 to 7 and so on; the last holds what is damaged too.
+const AGES: usize = 25;
+
+fn step_of_age(age: u32) -> usize {
+    ((u32::BITS - age.leading_zeros()) as usize).min(AGES - 1)
 }
 
 /// A snapshot of what is live, sorted: most bytes first.
@@ -41,6 +51,8 @@ pub struct Leaks {
     rows: *mut SiteCount,
     used: usize,
     mapped: usize,
+    /// Blocks and bytes by age.
+    ages: [(u64, u64); AGES],
 }
 
 impl Leaks {
@@ -50,26 +62,31 @@ impl Leaks {
     pub fn take(since: Since) -> Leaks {
         let capacity = sites::count() as usize + 1;
         let mapped = (capacity * size_of::<SiteCount>()).next_multiple_of(pages::os_page());
-        // A row is three words; all zeroes is a row without blocks.
+        // All zeroes is a row without blocks.
         let rows = pages::map(mapped, pages::os_page()).cast::<SiteCount>();
-        let mut leaks = Leaks { blocks: 0, bytes: 0, rows, used: 0, mapped };
+        let mut leaks = Leaks { blocks: 0, bytes: 0, rows, used: 0, mapped, ages: [(0, 0); AGES] };
         let table: &mut [SiteCount] = if rows.is_null() {
             &mut []
         } else {
             // SAFETY: the mapping is ours, large enough and zero.
             unsafe { slice::from_raw_parts_mut(rows, capacity) }
         };
+        let new = header::since_mark();
         means::for_each(|block| {
-            if since == Since::Mark && !block.is_new {
+            if since == Since::Mark && block.age > new {
                 return;
             }
             let (site, size) = (block.site as usize, block.size as u64);
             leaks.blocks += 1;
             leaks.bytes += size;
+            let aged = &mut leaks.ages[step_of_age(block.age)];
+            *aged = (aged.0 + 1, aged.1 + size);
             // Sites that are newer than the table count as unknown.
             let site = if site < table.len() { site } else { 0 };
             if let Some(row) = table.get_mut(site) {
-                *row = SiteCount { site: SiteId(site as u32), blocks: row.blocks + 1, bytes: row.bytes + size };
+                let (site, oldest) =
+                    (SiteId(site as u32), row.oldest.max(if block.is_damaged { 0 } else { block.age }));
+                *row = SiteCount { site, oldest, blocks: row.blocks + 1, bytes: row.bytes + size };
             }
         });
         let mut used = 0;
@@ -117,6 +134,98 @@ impl Leaks {
             return out.write_str("  (no memory for the table of call sites)\n");
         }
         self.rows().iter().try_for_each(|row| leak_row(out, row.blocks, row.bytes, &row.site))
+    }
+}
+
+impl Leaks {
+    /// The table, and below it what is live by size and by age.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_all(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.write(out, None)?;
+        if self.blocks == 0 {
+            return Ok(());
+        }
+        writeln!(out, "{:>16}{:>14}  size", "count", "bytes")?;
+        Spread::take().write_text(out)?;
+        writeln!(out, "{:>16}{:>14}  age, in marks and snapshots since", "count", "bytes")?;
+        for (least, most, (blocks, bytes)) in self.ages() {
+            write!(out, "{blocks:>16}{bytes:>14}  {least}")?;
+            if most > least {
+                write!(out, " to {most}")?;
+            }
+            match header::ended_ms_ago(least) {
+                Some(ms) if least > 0 => writeln!(out, " (for {} s at least)", ms / 1000)?,
+                _ => writeln!(out)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A line for each call site as compilers write them, for editors and CI: `file:line: warning: 20 bytes in 2 blocks
+    /// leaked (function)`.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_lines(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.rows().iter().try_for_each(|row| {
+            let plural = |count| if count == 1 { "" } else { "s" };
+            let (bytes, blocks) = (row.bytes, row.blocks);
+            let about = format_args!("{bytes} byte{} in {blocks} block{} leaked", plural(bytes), plural(blocks));
+            write_finding(out, row.site, &about)
+        })
+    }
+
+    /// One JSON object: docs/tracking.md has the schema.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_json(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        out.write_str("{")?;
+        self.write_members(out)?;
+        out.write_str(",\n")?;
+        Spread::take().write_json(out)?;
+        out.write_str("}\n")
+    }
+
+    /// The members `blocks`, `bytes`, `sites` and `ages` of a JSON object.
+    pub(crate) fn write_members(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write!(out, "\"blocks\":{},\"bytes\":{},\"sites\":[", self.blocks, self.bytes)?;
+        for (index, row) in self.rows().iter().enumerate() {
+            out.write_str(if index > 0 { ",\n{\"site\":" } else { "\n{\"site\":" })?;
+            row.site.write_json(out)?;
+            write!(out, ",\"blocks\":{},\"bytes\":{},\"oldest\":{}}}", row.blocks, row.bytes, row.oldest)?;
+        }
+        out.write_str("],\n\"ages\":[")?;
+        for (index, (least, most, (blocks, bytes))) in self.ages().enumerate() {
+            out.write_str(if index > 0 { "," } else { "" })?;
+            write!(out, "{{\"least\":{least},\"most\":{most},\"blocks\":{blocks},\"bytes\":{bytes}")?;
+            if let Some(ms) = header::ended_ms_ago(least) {
+                write!(out, ",\"ms\":{ms}")?;
+            }
+            out.write_str("}")?;
+        }
+        out.write_str("]")
+    }
+
+    /// The ages that there are, youngest first: the least and the most of each, blocks and bytes.
+    fn ages(&self) -> impl Iterator<Item = (u32, u32, (u64, u64))> {
+        let steps = self.ages.iter().enumerate().filter(|(_, (blocks, _))| *blocks > 0);
+        steps.map(|(step, &found)| if step == 0 { (0, 0, found) } else { (1 << (step - 1), (1 << step) - 1, found) })
+    }
+}
+
+/// A line about a site, as compilers write them.
+pub(crate) fn write_finding(out: &mut dyn fmt::Write, site: SiteId, about: &dyn fmt::Display) -> fmt::Result {
+    let place = site.parts();
+    match (place.file, place.function) {
+        (Some(file), function) => {
+            let (file, function) = (sites::Shown(file), function.map(sites::Shown));
+            let function: Option<&dyn fmt::Display> = function.as_ref().map(|function| function as _);
+            finding(out, &format_args!("{file}:{}", place.line), function, about)
+        }
+        (None, _) => finding(out, &site, None, about),
     }
 }
 

@@ -23,6 +23,7 @@ extern crate std;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod fault;
+pub mod growth;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod header;
@@ -529,8 +530,8 @@ unsafe impl<B: Backend> Backend for Tracked<B> {
 
 /// The locks in the order in which they nest. Metadata memory has a lock of its own inside these: the tracker asks for
 /// memory only under one of them, so it needs none here.
-fn locks() -> [&'static Lock; 4] {
-    [&live::WALK, threads::lock(), sites::lock(), live::map_lock()]
+fn locks() -> [&'static Lock; 5] {
+    [growth::lock(), &live::WALK, threads::lock(), sites::lock(), live::map_lock()]
 }
 
 unsafe extern "C" fn before_fork() {

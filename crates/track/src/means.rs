@@ -12,8 +12,8 @@ pub(crate) struct Live {
     pub(crate) site: u32,
     pub(crate) size: usize,
     pub(crate) start: usize,
-    /// Whether it was allocated since the last mark.
-    pub(crate) is_new: bool,
+    /// How many stretches between marks, or snapshots of growth, have begun since it was allocated.
+    pub(crate) age: u32,
     pub(crate) is_damaged: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Means {
 }
 
 fn damaged(start: usize) -> Live {
-    Live { site: 0, size: 0, start, is_new: false, is_damaged: true }
+    Live { site: 0, size: 0, start, age: u32::MAX, is_damaged: true }
 }
 
 struct Of<B>(B);
@@ -58,9 +58,9 @@ pub(crate) fn for_each(mut see: impl FnMut(Live)) {
     if let Some(means) = means() {
         return (means.visit)(&mut |block| {
             let (tag, size, start) = (block.tag, block.size, block.start);
-            let is_new = tag.stretch() == epoch & Tag::SITE_MAX;
             see(if tag.is_live() {
-                Live { site: tag.site(), size, start, is_new, is_damaged: false }
+                let age = epoch.wrapping_sub(tag.stretch()) & Tag::SITE_MAX;
+                Live { site: tag.site(), size, start, age, is_damaged: false }
             } else {
                 damaged(start)
             });
@@ -71,8 +71,8 @@ pub(crate) fn for_each(mut see: impl FnMut(Live)) {
         // SAFETY: the block is pinned.
         see(match unsafe { header::read(pin.payload) } {
             Some(header) => {
-                let is_new = header.epoch == epoch;
-                Live { site: header.site, size: header.size, start, is_new, is_damaged: false }
+                let age = epoch.wrapping_sub(header.epoch) & header::EPOCH_MASK;
+                Live { site: header.site, size: header.size, start, age, is_damaged: false }
             }
             None => damaged(start),
         });

@@ -4,6 +4,7 @@
 //! pprof: `profile.proto` of github.com/google/pprof, uncompressed, which its readers take. Written by hand: the crates
 //! for protocol buffers need an allocator, and what is reported on is the allocator.
 
+use crate::growth::Growth;
 use crate::leaks::{Leaks, Since, SiteCount};
 use crate::sites::Parts;
 use crate::spread::Spread;
@@ -33,20 +34,18 @@ pub fn write_folded(out: &mut dyn fmt::Write) -> fmt::Result {
     Ok(())
 }
 
-/// The members `blocks`, `bytes`, `sites`, `sizes` and `map` of a JSON object: docs/profiling.md has the schema.
+/// The members `blocks`, `bytes`, `sites`, `ages`, `growth`, `timeline`, `sizes` and `map` of a JSON object: docs/profiling.md has the schema.
 ///
 /// # Errors
 /// Those of the writer.
 pub fn write_json(out: &mut dyn fmt::Write) -> fmt::Result {
-    let leaks = Leaks::take(Since::Start);
-    write!(out, "\"blocks\":{},\"bytes\":{},\"sites\":[", leaks.blocks, leaks.bytes)?;
-    for (index, row) in leaks.rows().iter().enumerate() {
-        out.write_str(if index > 0 { ",\n{\"site\":" } else { "\n{\"site\":" })?;
-        row.site.write_json(out)?;
-        write!(out, ",\"blocks\":{},\"bytes\":{}}}", row.blocks, row.bytes)?;
+    Leaks::take(Since::Start).write_members(out)?;
+    out.write_str(",\n")?;
+    let growth = Growth::take();
+    if growth.is_known() {
+        growth.write_members(out)?;
+        out.write_str(",\n")?;
     }
-    drop(leaks);
-    out.write_str("],\n")?;
     Spread::take().write_json(out)
 }
 

@@ -396,3 +396,12 @@ impl fmt::Display for SiteId {
         Ok(())
     }
 }
+
+/// A text of C; what is not UTF-8 becomes U+FFFD.
+pub(crate) struct Shown<'a>(pub(crate) &'a CStr);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_text(self.0.to_bytes(), f)
+    }
+}

@@ -90,7 +90,7 @@ impl Snapshot {
         if rows.is_null() {
             return diff;
         }
-        let none = |site| SiteCount { site, blocks: 0, bytes: 0 };
+        let none = |site| SiteCount { site, oldest: 0, blocks: 0, bytes: 0 };
         let (mut i, mut j) = (0, 0);
         while i < old.len() || j < new.len() {
             let order = match (old.get(i), new.get(j)) {

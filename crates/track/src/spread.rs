@@ -142,6 +142,15 @@ impl Spread {
         self.used = used;
     }
 
+    /// A line for each size that there is.
+    pub(crate) fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let steps = self.steps.iter().enumerate().filter(|(_, (blocks, _))| *blocks > 0);
+        for (step, (blocks, bytes)) in steps {
+            writeln!(out, "{blocks:>16}{bytes:>14}  up to {}", size_of_step(step))?;
+        }
+        Ok(())
+    }
+
     /// The members `sizes` and `map` of a JSON object.
     pub(crate) fn write_json(&mut self, out: &mut dyn fmt::Write) -> fmt::Result {
         out.write_str("\"sizes\":[")?;

@@ -21,6 +21,7 @@ mod test_cli;
 mod test_conformance;
 mod test_consumers;
 mod test_examples;
+mod test_growth;
 mod test_guard;
 mod test_heap;
 mod test_instr;

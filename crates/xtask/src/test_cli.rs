@@ -45,7 +45,7 @@ fn prefix() -> Result<&'static Path> {
 }
 
 /// Runs the command in a folder.
-fn allokit<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Result<Done> {
+pub fn allokit<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Result<Done> {
     let mut command = Command::new(prefix()?.join("bin/allokit"));
     for name in ["LD_PRELOAD", "ALLOKIT_LIB_DIR", "ALLOKIT_TRACK"] {
         command.env_remove(name);

@@ -75,7 +75,14 @@ fn report() -> Value {
         "map": {"unit": 65536, "cells": [[0, 7000], [3, 1000]]},
         "heaps": [{"id": "a", "parent": "0", "name": "tenants", "bytes": 10, "blocks": 1, "reserved": 16384, "peak": 20, "limit": 4096, "failed": 2},
                   {"id": "b", "parent": "a", "name": "<i>one", "file": "t.c", "line": 9, "bytes": 5, "blocks": 1, "reserved": 16384, "peak": 5, "limit": 0, "failed": 0}],
-        "timeline": [{"ms": 0, "resident_bytes": 1000}, {"ms": 50, "resident_bytes": 5_242_880}, {"ms": 90, "resident_bytes": 2000}]})
+        "growth": [
+            {"site": {"file": "src/parse.c", "line": 12, "function": "grow"}, "leak": "likely", "grew": 2, "fell": 0, "of": 2, "trend": 1000,
+             "bytes": 1100, "blocks": 1, "bytes_per_minute": 733_333, "live_blocks": 10, "live_bytes": 6000, "series": [4900, 5000, 6000]},
+            {"site": {"file": "<b>.c", "line": 1}, "leak": "no", "grew": 1, "fell": 1, "of": 2, "trend": 0, "bytes": 5, "live_bytes": 9}],
+        "ages": [{"least": 0, "most": 0, "blocks": 6, "bytes": 2000, "ms": 0}, {"least": 2, "most": 3, "blocks": 10, "bytes": 6000, "ms": 1500}],
+        "owners": {"heap": {"live": 2}, "arena": {"live": 3, "reserved_bytes": 4096, "used_bytes": null, "peak_bytes": 8192}},
+        "timeline": [{"ms": 0, "resident_bytes": 1000, "alloc_count": 100}, {"ms": 50, "resident_bytes": 5_242_880, "alloc_count": 150},
+            {"ms": 90, "resident_bytes": 2000, "alloc_count": 350}]})
 }
 
 fn page() -> Result<()> {
@@ -90,6 +97,12 @@ fn page() -> Result<()> {
         "<b>unknown</b>held from the system",
         "2 stretches of 64.0 KiB hold the live blocks: 6.1 % of them is live. 2 are less than a quarter full.",
         "resident bytes: 1000 B at first, 5.00 MiB at most, 1.95 KiB at last",
+        "3 snapshots in 0 s. 1 of 4 call sites grow steadily",
+        "<td class=\"up\">likely</td><td>2 of 2</td><td title=\"1\u{202f}100 bytes\" class=\"up\">+1.07 KiB</td><td>+716 KiB</td>",
+        "d=\"M0.0 4.3L50.0 4.0L100.0 1.0\"",
+        "Allocations a second between snapshots: 1\u{202f}000 at first, 5\u{202f}000 at most, 5\u{202f}000 at last.",
+        "<td>2–3</td><td>≥ 1.5 s</td><td>10</td>",
+        "<b>arenas</b> 3 live, 4.00 KiB held, peak 8.00 KiB",
         "<b>tenants</b> 10 B in 1 blocks, 16.0 KiB held, peak 20 B, limit 4.00 KiB, 2 refused<ul>",
         "<b>&lt;i&gt;one</b> 5 B in 1 blocks, 16.0 KiB held, peak 5 B, made at t.c:9",
     ] {
@@ -163,6 +176,8 @@ fn page() -> Result<()> {
         "Not known: the source of this report does not tell where blocks lie.",
         "Not known: the source of this report has no heaps.",
         "No call site has live blocks.",
+        "Not known: it takes two snapshots or more: ALLOKIT_GROWTH=30s",
+        "Not known: the source of this report has no ages.",
     ] {
         has(&seen, piece)?;
     }

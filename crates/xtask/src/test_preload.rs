@@ -359,6 +359,8 @@ fn control() -> Result<()> {
     order("track sites")?;
     order("mark")?;
     order("grown")?;
+    (0..4).try_for_each(|_| order("snapshot"))?;
+    order("grown")?;
     order(&format!("folded:{}", profile.display()))?;
     order("track off")?;
     order("nonsense")?;
@@ -369,6 +371,8 @@ fn control() -> Result<()> {
     server.stderr.take().context("no stderr")?.read_to_string(&mut said)?;
     let folded = fs::read_to_string(&profile).context("no profile was written")?;
     ensure!(status.success() && !pipe.exists(), "{status}, and the pipe is {}\n{said}", pipe.exists());
+    let grew = said.lines().find(|line| line.contains("likely   3 of  3") && line.contains("server.bin(forgets+0x"));
+    ensure!(grew.is_some(), "the leak has not grown from snapshot to snapshot:\n{said}");
     ensure!(folded.contains("server.bin(forgets+0x"), "the leak is not in the profile:\n{folded}\n{said}");
     for wanted in [
         "allokit: leaks are unknown: tracking is off",

@@ -168,8 +168,8 @@ fn profile(backend: &str) -> Result<()> {
     }
     let cells = json["map"]["cells"].as_array().into_iter().flatten();
     ensure!(bytes == cells.filter_map(|cell| cell[1].as_u64()).sum::<u64>(), "the map: {json}");
-    let grown =
-        serde_json::json!({"site": {"file": GROW, "line": 100, "function": "grow"}, "blocks": 5, "bytes": 5000});
+    let grown = serde_json::json!(
+        {"site": {"file": GROW, "line": 100, "function": "grow"}, "blocks": 5, "bytes": 5000, "oldest": 0});
     let rows = json["sites"].as_array().context("no sites")?;
     ensure!(rows.contains(&grown) && json["heaps"] == serde_json::json!([]), "{json}");
     // 1000 bytes are in a class of 1024, 50000 in the doubling up to 65536.
@@ -184,7 +184,11 @@ fn profile(backend: &str) -> Result<()> {
     on_page["time_ns"] = json["time_ns"].clone();
     ensure!(on_page == json, "{on_page}");
 
-    run(&program, &["heaps", place], &sites)?;
+    growth(&read, &|policy| run(&program, &["growth", place], &[sites[0], ("ALLOKIT_POLICY", policy)]))?;
+
+    let said = run(&program, &["heaps", place], &[sites[0], ("ALLOKIT_POLICY", "report")])?.stderr;
+    let line = "allokit: the inner: 1 blocks, 10240 bytes, live in heap \"</script>\"7\"\", made at profile.c:";
+    ensure!(said.starts_with(line) && said.lines().count() == 1, "{said}");
     let page = read("heaps.html")?;
     let inside = page.strip_prefix(before).and_then(|page| page.strip_suffix(after)).context("not the page")?;
     ensure!(!inside.contains('<'), "{inside}");
@@ -227,6 +231,34 @@ fn profile(backend: &str) -> Result<()> {
     let site = &site.context("the four blocks are not there")?["site"];
     ensure!(site["module"].as_str() == plain.to_str() && site["base"].is_string(), "{site}");
 
+    // Leaks at exit in each form; one that cannot be written is said, and the program ends as it would have.
+    let path = format!("{place}/at-exit");
+    for form in ["1", "text", "json", "lines"] {
+        let done = run(&program, &["leave"], &[sites[0], ("ALLOKIT_LEAKS", &format!("{form}:{path}-%p.{form}"))])?;
+        ensure!(done.stderr.is_empty(), "{}", done.stderr);
+        let name = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+        let name = name
+            .filter(|path| path.extension().is_some_and(|end| end == form))
+            .find(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with("at-exit-")));
+        let text = fs::read_to_string(name.with_context(|| format!("no {form} at exit"))?)?;
+        let wanted = match form {
+            "json" => "\"blocks\":4,\"bytes\":4000",
+            "lines" => "grow \"here\".c:100: warning: 4000 bytes in 4 blocks leaked (grow)\n",
+            _ => "               4          4000  grow \"here\".c:100 (grow)\n",
+        };
+        ensure!(text.contains(wanted) && text.contains("\n  ") == (form == "1" || form == "text"), "{form}: {text}");
+        ensure!(text.contains("up to 1024") == (form == "text"), "{form}: {text}");
+    }
+    let done = run(&program, &["leave"], &[sites[0], ("ALLOKIT_LEAKS", "lines")])?;
+    ensure!(done.stderr.contains(":100: warning: 4000 bytes in 4 blocks leaked (grow)\n"), "{}", done.stderr);
+    let done = run(&program, &["leave"], &[sites[0], ("ALLOKIT_LEAKS", "json:/no/folder/x")])?;
+    let said = "allokit: ALLOKIT_LEAKS: cannot write /no/folder/x; the leaks are lost\n";
+    ensure!(done.stderr == said, "{}", done.stderr);
+    let done = run(&program, &["leave"], &[("ALLOKIT_LEAKS", "lines:/tmp/x")])?;
+    ensure!(done.stderr.starts_with("allokit: leaks are unknown: tracking is off"), "{}", done.stderr);
+    let done = run(&program, &["leave"], &[("ALLOKIT_GROWTH", "often")])?;
+    ensure!(done.stderr.starts_with("allokit: ALLOKIT_GROWTH=often is not known; valid: a time"), "{}", done.stderr);
+
     let done = run(&program, &["leave"], &[("ALLOKIT_TRACK", "sites"), ("ALLOKIT_PROFILE", "pprof:/no/folder/x")])?;
     let said = "allokit: ALLOKIT_PROFILE: cannot write /no/folder/x; the profile is lost\n";
     ensure!(done.stderr == said, "{}", done.stderr);
@@ -238,18 +270,74 @@ fn profile(backend: &str) -> Result<()> {
     Ok(())
 }
 
+/// Six snapshots, a mark with a block, and a seventh.
+fn growth(read: &dyn Fn(&str) -> Result<String>, run: &dyn Fn(&str) -> Result<tools::Done>) -> Result<()> {
+    let said = run("report")?.stderr;
+    for context in ["one since the mark", "a snapshot is no mark"] {
+        let wanted = format!("allokit: {context}: 1 blocks, 1000 bytes, live since the mark, from 1 call sites\n");
+        ensure!(said.contains(&wanted), "{said}");
+    }
+    let none = read("growth-none.txt")?;
+    ensure!(none == "allokit: growth is unknown: it takes two snapshots, and there is none\n", "{none}");
+    let text = read("growth.text")?;
+    ensure!(text.starts_with("allokit: growth over 7 snapshots in 0 s: -32000 bytes, +11 blocks\n"), "{text}");
+    // Of 50000 at first and 0 at last: that one has not grown.
+    let rows: Vec<Vec<&str>> = text.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+    let found = |row: &[&str], wanted: [&str; 5]| row[..5] == wanted;
+    ensure!(found(&rows[0], ["likely", "6", "of", "6", "+11000"]), "{text}");
+    ensure!(found(&rows[1], ["perhaps", "1", "of", "6", "+7000"]) && !text.contains("once.c"), "{text}");
+    ensure!(text.contains("13000  grow \"here\".c:100 (grow)\n"), "{text}");
+    let lines = read("growth.lines")?;
+    let wanted = "grow \"here\".c:100: warning: grew in 6 of 6 snapshots, +11000 bytes, +";
+    ensure!(lines.starts_with(wanted) && lines.lines().all(|line| line.contains(": warning: grew in ")), "{lines}");
+
+    for name in ["growth.json", "growth-report.json"] {
+        let json: serde_json::Value = serde_json::from_str(&read(name)?)?;
+        let row = &json["growth"][0];
+        let series = serde_json::json!([2000, 4000, 6000, 8000, 10000, 12000, 13000]);
+        ensure!(row["series"] == series && row["site"]["line"] == 100 && row["leak"] == "likely", "{row}");
+        ensure!(row["bytes"] == 11000 && row["blocks"] == 11 && row["live_blocks"] == 13, "{row}");
+        ensure!(json["growth"][1]["series"] == serde_json::json!([0, 0, 0, 7000, 7000, 7000, 7000]), "{json}");
+        let moments = json["timeline"].as_array().context("no timeline")?;
+        let resident = |moment: &serde_json::Value| moment["resident_bytes"].as_u64() > Some(100_000);
+        ensure!(moments.len() == 7 && moments.iter().all(resident), "{json}");
+        ensure!(moments[6]["alloc_count"].as_u64() > moments[0]["alloc_count"].as_u64(), "{json}");
+    }
+    let many: serde_json::Value = serde_json::from_str(&read("growth-many.json")?)?;
+    ensure!(many["snapshots"] == 64 && many["growth"] == serde_json::json!([]), "{many}");
+
+    let leaks: serde_json::Value = serde_json::from_str(&read("leaks.json")?)?;
+    let row = leaks["sites"].as_array().into_iter().flatten().find(|row| row["site"]["line"] == 100);
+    // The first two were made before the first of seven snapshots and a mark.
+    ensure!(row.context("no row")?["oldest"] == 8, "{leaks}");
+    let ages: Vec<_> =
+        leaks["ages"].as_array().into_iter().flatten().map(|age| (&age["least"], &age["bytes"])).collect();
+    // Made 1; 2, 3; 4 to 7 stretches ago, and before. (Since the last snapshot: nothing.)
+    let sum =
+        |list: &str| leaks[list].as_array().into_iter().flatten().filter_map(|row| row["bytes"].as_u64()).sum::<u64>();
+    ensure!(ages[0] == (&1.into(), &1000.into()) && ages[1] == (&2.into(), &2000.into()), "{leaks}");
+    ensure!(ages[2] == (&4.into(), &15000.into()), "{leaks}");
+    ensure!(sum("ages") == sum("sites") && sum("sizes") == sum("sites"), "{leaks}");
+    let text = read("leaks.text")?;
+    ensure!(text.contains("               1          1000  1 (for 0 s at least)\n"), "{text}");
+    ensure!(text.contains("              13         13000  up to 1024\n"), "{text}");
+    let lines = read("leaks.lines")?;
+    ensure!(lines.contains("grow \"here\".c:100: warning: 13000 bytes in 13 blocks leaked (grow)\n"), "{lines}");
+    Ok(())
+}
+
 #[derive(Debug)]
-struct Live {
-    name: String,
+pub struct Live {
+    pub name: String,
     file: String,
     line: i64,
     address: u64,
     blocks: i64,
-    bytes: i64,
+    pub bytes: i64,
 }
 
 /// What a pprof file holds.
-fn samples(bytes: &[u8]) -> Result<Vec<Live>> {
+pub fn samples(bytes: &[u8]) -> Result<Vec<Live>> {
     let profile = Profile::decode(bytes).context("the pprof file cannot be read")?;
     let text = |index: i64| profile.string_table.get(index as usize).cloned().context("a string is missing");
     let mut kinds = Vec::new();

@@ -57,6 +57,8 @@ enum Call {
     AllocElsewhere(Size),
     Trim,
     Check,
+    /// Sampled guarding, of more or fewer blocks.
+    Sample(u8),
 }
 
 struct Block {
@@ -294,6 +296,7 @@ impl Model {
                     self.added(block.0, size, 1, false);
                 }
                 Call::Trim => allokit_native::Native::trim(),
+                Call::Sample(every) => assert!(ak_guard_sample_set([0, 1, 2, 200][every as usize % 4])),
                 Call::Check => assert_eq!(allokit_native::check(), 0),
             }
         }

@@ -144,6 +144,12 @@ pub fn take(figures: Figures) -> bool {
     })
 }
 
+/// Whether there are two moments to compare.
+#[must_use]
+pub fn is_known() -> bool {
+    with_ring(|ring| ring.used > 1)
+}
+
 /// A site that has grown.
 #[derive(Clone, Copy)]
 struct Grown {

@@ -87,7 +87,7 @@ pub(crate) fn growth_take() -> bool {
 
 /// Whether there is anything to compare.
 pub(crate) fn growth_known() -> bool {
-    Growth::take().is_known()
+    growth::is_known()
 }
 
 /// See [`crate::leaks::growth_write`].

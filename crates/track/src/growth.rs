@@ -144,6 +144,12 @@ pub fn take(figures: Figures) -> bool {
     })
 }
 
+/// Whether there are two moments to compare.
+#[must_use]
+pub fn is_known() -> bool {
+    with_ring(|ring| ring.used > 1)
+}
+
 /// A site that has grown.
 #[derive(Clone, Copy)]
 struct Grown {
@@ -404,5 +410,40 @@ impl Drop for Growth {
                 unsafe { pages::release(mapping, length, pages::os_page()) };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_moments_are_forgotten_by_number_and_by_size() {
+        let mut ring = Ring { moments: [None; MOST], used: 0 };
+        let moment = |ms, mapped| Moment {
+            ms,
+            blocks: 0,
+            bytes: 0,
+            figures: Figures::default(),
+            rows: ptr::null_mut(),
+            used: 0,
+            mapped,
+        };
+        let times = |ring: &Ring| ring.moments().map(|moment| moment.ms).collect::<std::vec::Vec<_>>();
+        (0..100).for_each(|ms| ring.add(moment(ms, 0)));
+        assert_eq!(times(&ring), (36..100).collect::<std::vec::Vec<_>>());
+        (100..110).for_each(|ms| ring.add(moment(ms, 20 << 20)));
+        assert_eq!(times(&ring), [107, 108, 109], "three of 20 MiB are within 64");
+        (110..113).for_each(|ms| ring.add(moment(ms, 200 << 20)));
+        assert_eq!(times(&ring), [111, 112], "the newest two stay, however large");
+    }
+
+    #[test]
+    fn sides_give_what_a_site_had() {
+        let row = |site, bytes| Row { site, blocks: 1, bytes };
+        let rows = [row(2, 20), row(5, 50), row(9, 90)];
+        let mut side = Side { rows: &rows };
+        let found: std::vec::Vec<u64> = [1, 2, 3, 5, 8, 9, 10].map(|site| side.of(site).1).to_vec();
+        assert_eq!(found, [0, 20, 0, 50, 0, 90, 0]);
     }
 }

@@ -382,6 +382,12 @@ fn control() -> Result<()> {
     ] {
         ensure!(said.contains(wanted), "\"{wanted}\" is missing in\n{said}");
     }
+    // Files that have the number of the pipe's descriptor later are the program's.
+    let mut other = under(&library, &program);
+    other.arg("reuse").env("ALLOKIT_CONTROL", folder.path().join("other")).env("ALLOKIT_GROWTH", "20ms");
+    let done = other.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success() && said.is_empty(), "its own files were read: {}\n{said}", done.status);
     // A path that is something else is left alone, and the program runs.
     fs::write(&pipe, "not a pipe")?;
     let done = command.stdin(Stdio::null()).output()?;

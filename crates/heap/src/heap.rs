@@ -189,6 +189,14 @@ pub fn register_fork() {
     }
 }
 
+/// From now on [`Raw::alloc_quick`] and [`Raw::free_quick`] find nothing, so that a layer above sees every call; or they may
+/// again.
+pub fn close(closed: bool) {
+    let _tree = TREE.lock();
+    // SAFETY: under TREE; records live for good.
+    unsafe { turn::close(closed, |visit| for_all(visit)) };
+}
+
 unsafe extern "C" fn before_fork() {
     TREE.lock_raw();
     // SAFETY: under TREE; records live for good.

@@ -559,7 +559,8 @@ pub(crate) fn trim() {
 #[cold]
 fn map(units: usize, align: usize) -> Option<Run> {
     let (bytes, mapped) = (units.checked_mul(UNIT)?, align.checked_mul(UNIT)?);
-    if !budget::charge(bytes) && !(budget::relieve() && budget::charge(bytes)) {
+    let charged = budget::charge(bytes) || budget::relieve() && budget::charge(bytes);
+    if !charged {
         return None;
     }
     let start = pages::map(bytes, mapped);

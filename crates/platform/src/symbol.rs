@@ -37,6 +37,34 @@ pub fn of(addr: usize) -> Option<Symbol> {
     }
 }
 
+crate::weak_symbol! {
+    fn libc_backtrace = "backtrace": unsafe extern "C" fn(*mut *mut c_void, i32) -> i32;
+}
+
+/// Return addresses of the calling thread's stack, the innermost first, and how many there are; this function's caller is
+/// among them. None where libc has no function for it. The first call may allocate.
+pub fn stack(addresses: &mut [usize]) -> usize {
+    let Some(backtrace) = libc_backtrace() else { return 0 };
+    let most = i32::try_from(addresses.len()).unwrap_or(i32::MAX);
+    // SAFETY: it writes at most so many addresses.
+    let count = unsafe { backtrace(addresses.as_mut_ptr().cast(), most) };
+    usize::try_from(count).unwrap_or(0)
+}
+
+/// Where the program itself begins in memory; 0 when that is not known.
+#[must_use]
+pub fn program_base() -> usize {
+    cfg_if::cfg_if! {
+        if #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))] {
+            // SAFETY: getauxval has no precondition.
+            let entry = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
+            of(entry).map_or(0, |symbol| symbol.base)
+        } else {
+            0
+        }
+    }
+}
+
 /// Functions of the module that holds this, as the loader has bound their names for everyone. To be a static, which the
 /// loader writes.
 #[derive(Debug)]

@@ -12,9 +12,13 @@ extern crate std;
 
 pub mod api;
 pub mod arena;
+pub mod fail;
 mod global;
 pub mod heap;
 pub mod leaks;
+pub mod limit;
+#[cfg(feature = "track")]
+mod rehearse;
 pub mod settings;
 #[cfg(feature = "track")]
 mod tracked;
@@ -23,6 +27,14 @@ mod tracked;
 pub use allokit_guard::{checked, set_stranger};
 #[cfg(feature = "track")]
 pub use tracked::Kinded;
+
+/// The backend below the tracking layer: where it does not itself count against the limit of the process, with that.
+#[cfg(all(feature = "track", feature = "native"))]
+pub(crate) type Base = Selected;
+#[cfg(all(feature = "track", not(feature = "native")))]
+pub(crate) type Base = limit::Counting<Selected>;
+#[cfg(not(feature = "track"))]
+pub(crate) type Base = Selected;
 
 pub use global::Allokit;
 

@@ -5,7 +5,7 @@
 //! that there is a limit: `Counting` does that, below the tracking layer and, without tracking, for calls that go by
 //! `api::ASKED`. What was live before is counted as far as the backend can tell, and not too low.
 
-#[cfg(not(feature = "native"))]
+#[cfg(all(feature = "track", not(feature = "native")))]
 use crate::Selected;
 use allokit_platform::{budget, errno};
 #[cfg(all(feature = "track", not(feature = "native")))]

@@ -1,11 +1,13 @@
 //! The tracking or guarding layer as a source of the C rules: each [`Origin`] becomes the number of a call site.
 
+use crate::Base;
+#[cfg(not(feature = "guard"))]
+use crate::Selected;
 use crate::api::{self, Kind, Origin, Source};
 use crate::arena::Place;
 use crate::heap;
 use crate::leaks::{Profile, RawSnapshot, SiteInfo};
 use crate::rehearse::{self, From};
-use crate::{Base, Selected};
 #[cfg(not(feature = "guard"))]
 use allokit_core::Backend;
 use allokit_core::{Fault, FaultKind, MIN_ALIGN, Stats};

@@ -28,7 +28,7 @@ struct Header {
     magic: AtomicU64,
     /// The process that it belongs to; 0: nobody yet.
     owner: AtomicU64,
-    /// How many frames a site has at most; written by the sweep.
+    /// How many frames tell sites apart; 0: up to the first outside the C and C++ libraries. Written by the sweep.
     depth: AtomicU64,
     requests: AtomicU64,
     refused: AtomicU64,
@@ -52,7 +52,9 @@ struct Site {
     size: AtomicU64,
     frames: AtomicU64,
     frame: [AtomicU64; FRAMES],
-    _more: [AtomicU64; 2],
+    /// How many of them tell it from others.
+    depth: AtomicU64,
+    _more: AtomicU64,
 }
 
 #[repr(C)]
@@ -103,7 +105,7 @@ pub(crate) fn begin(path: &CStr) -> Begun {
         _ => {}
     }
     OWNER.store(process::id(), Ordering::Relaxed);
-    let depth = log.header.depth.load(Ordering::Relaxed).clamp(1, FRAMES as u64) as usize;
+    let depth = log.header.depth.load(Ordering::Relaxed).min(FRAMES as u64) as usize;
     DEPTH.store(depth, Ordering::Relaxed);
     fault::keep_in(&log.header.faults);
     LOG.store(start, Ordering::Release);
@@ -141,8 +143,15 @@ pub(super) fn note(from: From, size: usize) -> Option<usize> {
         From::Place { file, line, .. } => (super::hash(file.addr() as u64 ^ u64::from(line) << 48), 0),
         From::Caller(caller) => {
             stack[0] = caller;
-            let depth = DEPTH.load(Ordering::Relaxed);
-            let count = if depth > 1 { stack_from(caller, &mut stack).min(depth) } else { 1 };
+            let count = match DEPTH.load(Ordering::Relaxed) {
+                1 => 1,
+                0 if !is_runtime(caller) => 1,
+                0 => {
+                    let count = stack_from(caller, &mut stack);
+                    stack[..count].iter().position(|frame| !is_runtime(*frame)).map_or(count, |at| at + 1)
+                }
+                depth => stack_from(caller, &mut stack).min(depth),
+            };
             (stack[..count].iter().fold(1, |key, frame| super::hash(key ^ *frame as u64)), count)
         }
     };
@@ -168,8 +177,28 @@ pub(super) fn note(from: From, size: usize) -> Option<usize> {
     None
 }
 
+/// Whether an address lies in the C or C++ library: who calls `strdup` matters, not that it calls `malloc`.
+fn is_runtime(address: usize) -> bool {
+    static KNOWN: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+    let slot = &KNOWN[(address ^ address >> 8) % KNOWN.len()];
+    let found = slot.load(Ordering::Relaxed);
+    if found >> 1 == address as u64 {
+        return found & 1 != 0;
+    }
+    let is = symbol::of(address).is_some_and(|symbol| {
+        let path = symbol.module.to_bytes();
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+        ["libc.so", "libc-", "libc.musl", "libstdc++.so", "libc++", "libgcc_s.so", "ld-linux", "ld-musl"]
+            .iter()
+            .any(|begin| name.starts_with(begin.as_bytes()))
+    });
+    slot.store((address as u64) << 1 | u64::from(is), Ordering::Relaxed);
+    is
+}
+
 fn describe(log: &Log, site: &Site, from: From, stack: &[usize]) {
     let mut count = 0;
+    site.depth.store(stack.len() as u64, Ordering::Relaxed);
     match from {
         From::Place { file, function, line } => {
             let text_of = |what: *const core::ffi::c_char| {
@@ -187,8 +216,10 @@ fn describe(log: &Log, site: &Site, from: From, stack: &[usize]) {
                 count = 2;
             }
         }
-        From::Caller(_) => {
-            for (frame, address) in site.frame.iter().zip(stack) {
+        From::Caller(caller) => {
+            let mut all = [0; FRAMES];
+            let length = stack_from(caller, &mut all);
+            for (frame, address) in site.frame.iter().zip(&all[..length]) {
                 let found = symbol::of(*address);
                 let module = found.and_then(|found| text(log, found.module)).unwrap_or(TEXTS as u64);
                 let offset = found.map_or(*address, |found| address - found.base);

@@ -124,6 +124,8 @@ pub struct Finding {
     pub hit: u64,
     pub verdict: Verdict,
     pub about: String,
+    /// Where it ended, or was when it took too long.
+    pub end: Vec<data::Frame>,
     /// What more is to be said, a line each.
     pub more: Vec<String>,
     pub seconds: f64,
@@ -269,6 +271,10 @@ impl Runner<'_> {
                 break Some(status);
             }
             if start.elapsed() > limit {
+                // The library notes where it is; what ignores the signal goes by the next one.
+                // SAFETY: the child has not been waited for.
+                unsafe { libc::kill(pid.cast_signed(), libc::SIGABRT) };
+                std::thread::sleep(Duration::from_millis(100));
                 break None;
             }
             std::thread::sleep(pause);
@@ -414,8 +420,10 @@ impl Runner<'_> {
             let words = if run.log.faults > 0 { "" } else { "its last words: " };
             more.push(format!("{words}{}", run.last_words));
         }
+        let ends = matches!(verdict, Verdict::Crash | Verdict::Hang | Verdict::Abort);
+        let end = if ends { run.log.crash.clone() } else { Vec::new() };
         let (site, place) = (site.clone(), data::Frame::default());
-        Finding { site, place, hit, verdict, about, more, seconds: run.wall.as_secs_f64() }
+        Finding { site, place, hit, verdict, about, end, more, seconds: run.wall.as_secs_f64() }
     }
 
     fn verdict(&self, run: &Run, usual: &Usual<'_>, more: &mut Vec<String>) -> (Verdict, String) {
@@ -506,17 +514,26 @@ fn name(findings: &mut [Finding], notes: &mut Vec<String>) {
         stack: finding.site.stack.clone(),
         ..Row::default()
     });
-    let mut report = data::Report { sites: rows.collect(), ..data::Report::default() };
+    let mut rows: Vec<Row> = rows.collect();
+    let ends = findings.iter().map(|finding| Row { stack: finding.end.clone(), ..Row::default() });
+    rows.extend(ends);
+    let mut report = data::Report { sites: rows, ..data::Report::default() };
     symbols::resolve(&mut report);
+    let mut ends = report.sites.split_off(findings.len());
+    for (finding, row) in findings.iter_mut().zip(&mut ends) {
+        finding.end = std::mem::take(&mut row.stack);
+    }
     for (finding, row) in findings.iter_mut().zip(report.sites) {
-        let outside = |frame: &&data::Frame| !is_runtimes(frame);
-        let mut stack = row.stack.iter();
-        let place = stack.find(|frame| frame.file.is_some()).or_else(|| row.stack.iter().find(outside));
-        let place = place.unwrap_or(&row.site);
-        finding.place = place.clone();
+        finding.place = told(&row.stack).unwrap_or(&row.site).clone();
         finding.site.stack = row.stack;
     }
     notes.extend(report.notes);
+}
+
+/// The frame of a stack that tells people the most: the innermost with a line, or outside the C and C++ libraries.
+pub fn told(stack: &[data::Frame]) -> Option<&data::Frame> {
+    let mut frames = stack.iter();
+    frames.find(|frame| frame.file.is_some()).or_else(|| stack.iter().find(|frame| !is_runtimes(frame)))
 }
 
 /// Whether a frame is in the C or C++ library: who called it says more.

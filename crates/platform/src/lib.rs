@@ -3,7 +3,7 @@
 //!
 //! Owns: address space ([`pages`]), permanent metadata memory ([`meta`]), the map from addresses to metadata
 //! ([`AddressMap`]), the thread-local cell ([`thread_cell!`]), thread exit ([`thread`]), fork ([`fork`]), the lock
-//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]), the limit of the process ([`budget`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]), and the exported entry points ([`entry!`]).
+//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]), the limit of the process ([`budget`]), its last moment ([`crash`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]), and the exported entry points ([`entry!`]).
 //! Uses: `allokit-core` and `libc`. Porting Allokit means porting this crate.
 //!
 //! Invariants: nothing here calls `malloc`; nothing here panics; functions that `free` may reach keep `errno`.
@@ -23,6 +23,7 @@ pub mod budget;
 mod cell;
 pub mod clock;
 pub mod control;
+pub mod crash;
 mod cxx;
 pub mod entropy;
 mod entry;

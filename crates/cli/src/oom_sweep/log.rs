@@ -15,6 +15,9 @@ const SITE: usize = 128;
 const FRAMES: usize = 8;
 const BYTES: usize = HEADER + TEXTS * TEXT_ROOM + SITES * SITE;
 
+/// The first word of the crash's frames, and how many there may be.
+const CRASH: (usize, usize) = (10, 16);
+
 const IS_PLACE: u64 = 1 << 63;
 const IS_FUNCTION: u64 = 1 << 62;
 
@@ -40,6 +43,8 @@ pub struct Log {
     pub ended: Ended,
     /// Sites that there was no room for.
     pub lost: u64,
+    /// Where a signal ended it, the innermost first.
+    pub crash: Vec<Frame>,
     /// In the order of their first requests.
     pub sites: Vec<Site>,
 }
@@ -84,6 +89,16 @@ pub fn read(path: &Path, program: (&str, &str)) -> Result<Log> {
         let end = room.iter().position(|byte| *byte == 0).unwrap_or(room.len());
         String::from_utf8_lossy(&room[..end]).into_owned()
     };
+    let address = |frame: &u64| {
+        let (module, offset) = (text(frame >> 48), frame & 0xffff_ffff_ffff);
+        // The loader knows the program by the name that it was started with.
+        let module = if module == program.0 { program.1.to_string() } else { module };
+        let (address, base) = (Some(format!("{offset:#x}")), Some("0x0".to_string()));
+        let module = (!module.is_empty()).then_some(module);
+        Frame { module, address, base, offset: Some(offset), ..Frame::default() }
+    };
+    let crash = (CRASH.0..CRASH.0 + CRASH.1).map(|at| word(&bytes, at * 8)).take_while(|frame| *frame != 0);
+    let crash = crash.map(|frame| address(&frame)).collect();
     let mut sites: Vec<Site> = Vec::new();
     let mut at: HashMap<String, usize> = HashMap::new();
     for index in 0..SITES {
@@ -101,10 +116,9 @@ pub fn read(path: &Path, program: (&str, &str)) -> Result<Log> {
             let only = format!("{file}:{line}");
             (only, vec![Frame { file: Some(file), line: Some(line), function, ..Frame::default() }])
         } else {
-            let place = |frame: &u64| (text(frame >> 48), frame & 0xffff_ffff_ffff);
             let depth = (field(6 + FRAMES) as usize).clamp(1, count);
             let short = |frame: &u64| {
-                let (module, offset) = place(frame);
+                let (module, offset) = (text(frame >> 48), frame & 0xffff_ffff_ffff);
                 format!("{}+{offset:#x}", module.rsplit('/').next().unwrap_or(&module))
             };
             let mut only = frames[..depth].iter().map(short).collect::<Vec<_>>();
@@ -117,14 +131,7 @@ pub fn read(path: &Path, program: (&str, &str)) -> Result<Log> {
                 only.truncate(only.len() - 3);
             }
             let only = only.join("<");
-            let stack = frames.iter().map(|frame| {
-                let (module, offset) = place(frame);
-                // The loader knows the program by the name that it was started with.
-                let module = if module == program.0 { program.1.to_string() } else { module };
-                let (address, base) = (Some(format!("{offset:#x}")), Some("0x0".to_string()));
-                Frame { module: Some(module), address, base, offset: Some(offset), ..Frame::default() }
-            });
-            (only, stack.collect())
+            (only, frames.iter().map(address).collect())
         };
         let site = Site { only, stack, first: field(1), hits: field(2), size: field(4) };
         // A module that was loaded twice, at two addresses.
@@ -152,6 +159,7 @@ pub fn read(path: &Path, program: (&str, &str)) -> Result<Log> {
             _ => Ended::Otherwise,
         },
         lost: word(&bytes, 72),
+        crash,
         sites,
     })
 }

@@ -1,6 +1,6 @@
 //! What a sweep has found: for people, for programs, for CI.
 
-use super::{Finding, Sweep, Verdict};
+use super::{Finding, Sweep, Verdict, told};
 use crate::data::Frame;
 use crate::show;
 use anyhow::{Result, bail, ensure};
@@ -101,6 +101,10 @@ fn text(sweep: &Sweep, all: bool) -> String {
         for frame in site.stack.iter().skip(at + 1).take_while(|frame| !is_start(frame)).take(4) {
             let _ = writeln!(out, "            called from {}", named(frame));
         }
+        if let Some(frame) = told(&finding.end) {
+            let what = if finding.verdict == Verdict::Hang { "was" } else { "ended" };
+            let _ = writeln!(out, "            {what} at {}", named(frame));
+        }
         for line in &finding.more {
             let _ = writeln!(out, "            {line}");
         }
@@ -122,6 +126,7 @@ fn json(sweep: &Sweep) -> String {
                 "fatal": sweep.is_fatal(finding),
                 "about": finding.about,
                 "more": finding.more,
+                "end": finding.end,
                 "place": finding.place,
                 "stack": finding.site.stack,
                 "only": finding.site.only,

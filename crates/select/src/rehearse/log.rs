@@ -6,7 +6,7 @@
 //! first: those that it starts write nothing.
 
 use super::{FRAMES, From, Inside, stack_from};
-use allokit_platform::{Lock, file, process, symbol};
+use allokit_platform::{Lock, crash, file, process, symbol};
 use allokit_report::fault;
 use core::ffi::CStr;
 use core::ptr;
@@ -16,6 +16,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"AKSWEEP1");
 const TEXTS: usize = 1024;
 const TEXT_ROOM: usize = 256;
 const SITES: usize = 16384;
+
+const CRASH: usize = 16;
 
 /// A frame of a site is a place: the number of its file in bits 32 to 47, and its line.
 const IS_PLACE: u64 = 1 << 63;
@@ -38,7 +40,9 @@ struct Header {
     texts: AtomicU64,
     /// Sites for which there was no room.
     lost: AtomicU64,
-    _more: [AtomicU64; 54],
+    /// Where a signal has ended it, the innermost first.
+    crash: [AtomicU64; CRASH],
+    _more: [AtomicU64; 54 - CRASH],
 }
 
 #[repr(C)]
@@ -108,6 +112,7 @@ pub(crate) fn begin(path: &CStr) -> Begun {
     let depth = log.header.depth.load(Ordering::Relaxed).min(FRAMES as u64) as usize;
     DEPTH.store(depth, Ordering::Relaxed);
     fault::keep_in(&log.header.faults);
+    crash::on_crash(note_crash);
     LOG.store(start, Ordering::Release);
     Begun::Mine
 }
@@ -220,15 +225,39 @@ fn describe(log: &Log, site: &Site, from: From, stack: &[usize]) {
             let mut all = [0; FRAMES];
             let length = stack_from(caller, &mut all);
             for (frame, address) in site.frame.iter().zip(&all[..length]) {
-                let found = symbol::of(*address);
-                let module = found.and_then(|found| text(log, found.module)).unwrap_or(TEXTS as u64);
-                let offset = found.map_or(*address, |found| address - found.base);
-                frame.store(module << 48 | offset as u64 & 0xffff_ffff_ffff, Ordering::Relaxed);
+                frame.store(named(log, *address), Ordering::Relaxed);
                 count += 1;
             }
         }
     }
     site.frames.store(count, Ordering::Release);
+}
+
+/// A return address as module and offset.
+fn named(log: &Log, address: usize) -> u64 {
+    let found = symbol::of(address);
+    let module = found.and_then(|found| text(log, found.module)).unwrap_or(TEXTS as u64);
+    let offset = found.map_or(address, |found| address - found.base);
+    module << 48 | offset as u64 & 0xffff_ffff_ffff
+}
+
+/// In a signal handler; the process ends afterwards.
+fn note_crash(executed: usize) {
+    let Some(log) = log() else { return };
+    // The signal may have come in the middle of one.
+    let inside = Inside::enter();
+    if inside.is_none() && NAMING.is_held() {
+        return;
+    }
+    let mut all = [0; CRASH + 8];
+    let count = symbol::stack(&mut all);
+    // As if it was a return address.
+    let first = executed.wrapping_add(1);
+    log.header.crash[0].store(named(log, first), Ordering::Relaxed);
+    let start = all[..count].iter().position(|address| *address == executed).map_or(count, |at| at + 1);
+    for (frame, address) in log.header.crash[1..].iter().zip(&all[start..count]) {
+        frame.store(named(log, *address), Ordering::Relaxed);
+    }
 }
 
 pub(super) fn note_failure(entry: Option<usize>) {

@@ -381,7 +381,8 @@ typedef struct ak_fail_filter {
 /* From now on only these requests count and may fail; NULL: all. The texts are copied. False with EINVAL (a text is too long;
  * then all are meant) or ENOTSUP. ALLOKIT_FAIL_ONLY=file.c:12 (or file.c, function, module+0x1f, 16-4096; several with commas) */
 AK_API bool ak_fail_only(const ak_fail_filter_t *only);
-/* How many requests counted since the last of these three calls: when it stays below n, a sweep over n is through. */
+/* How many requests counted since the last of these three calls: when it stays below n, a sweep over n is through. (They are
+ * counted while there is an n or a rate: ak_fail_nth(UINT64_MAX) counts and fails none.) */
 AK_NODISCARD AK_API uint64_t ak_fail_seen(void);
 /* How many of them failed on purpose. */
 AK_NODISCARD AK_API uint64_t ak_fail_count(void);

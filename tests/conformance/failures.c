@@ -82,7 +82,7 @@ TEST(the_nth_request_fails_of_every_kind) {
     CHECK(old != NULL);
     pattern_fill(old, 64, 9);
     CHECK(ak_fail_nth(1));
-    CHECK(ak_alloc_aligned(10, 3) == NULL && errno == EINVAL);
+    CHECK(ak_alloc_aligned(10, opaque_size(3)) == NULL && errno == EINVAL);
     CHECK(ak_calloc(opaque_size(SIZE_MAX), 2) == NULL && ak_strdup(NULL) == NULL);
     ak_free(NULL);
     CHECK(ak_fail_seen() == 0);
@@ -141,25 +141,7 @@ TEST(a_filter_says_which_requests_are_meant) {
     CHECK(ak_fail_only(&only) && ak_fail_nth(1));
     CHECK(failed(ak_alloc(opaque_size(9))) && !failed(ak_alloc_at(opaque_size(9), "b.c", 1)));
 #endif
-    /* By heap, and what an arena in it takes. */
-    memset(&only, 0, sizeof only);
-    only.struct_size = sizeof only;
     CHECK(ak_fail_only(NULL) && ak_fail_nth(0));
-    ak_heap_t *heap = ak_heap_new(NULL);
-    CHECK(heap != NULL);
-    for (int i = 0; i < 100; i++) ak_heap_free(heap, ak_heap_alloc(heap, opaque_size(40))); /* its owner by now */
-    only.heap = heap;
-    only.times = UINT64_MAX;
-    CHECK(ak_fail_only(&only) && ak_fail_nth(2));
-    CHECK(!failed(ak_heap_alloc(heap, opaque_size(40))) && failed(ak_heap_alloc(heap, opaque_size(40))));
-    CHECK(!failed(ak_alloc(opaque_size(40))) && failed(ak_heap_strdup(heap, "text")));
-    ak_arena_opts_t opts;
-    memset(&opts, 0, sizeof opts);
-    opts.struct_size = sizeof opts;
-    opts.heap = heap;
-    CHECK(ak_arena_new(&opts) == NULL);
-    CHECK(ak_fail_nth(0) && ak_fail_only(NULL));
-    CHECK(ak_heap_destroy(heap));
     char longest[300];
     memset(longest, 'x', sizeof longest - 1);
     longest[sizeof longest - 1] = 0;
@@ -168,19 +150,6 @@ TEST(a_filter_says_which_requests_are_meant) {
     only.file = longest;
     errno = 0;
     CHECK(!ak_fail_only(&only) && errno == EINVAL);
-}
-
-TEST(a_failing_chunk_fails_the_arena_and_no_more) {
-    if (!can_fail()) SKIP("not in this build");
-    ak_arena_t *arena = ak_arena_new(NULL);
-    CHECK(arena != NULL);
-    CHECK(ak_arena_alloc(arena, 10) != NULL);
-    CHECK(ak_fail_nth(1));
-    errno = 0;
-    CHECK(ak_arena_alloc(arena, 10000000) == NULL && errno == ENOMEM && ak_fail_count() == 1);
-    CHECK(ak_arena_alloc(arena, 10000000) != NULL);
-    CHECK(ak_fail_nth(0));
-    ak_arena_destroy(arena);
 }
 
 static void *churn(void *arg) {
@@ -238,12 +207,6 @@ TEST(a_limit_is_hard) {
         while (count > 0) ak_free(blocks[--count]);
     }
     CHECK(failed(ak_calloc(opaque_size(25), 1 << 20)));
-    ak_heap_t *heap = ak_heap_new(NULL);
-    CHECK(heap != NULL);
-    CHECK(ak_heap_alloc(heap, (size_t)25 << 20) == NULL && errno == ENOMEM);
-    CHECK(ak_heap_alloc(heap, (size_t)20 << 20) != NULL);
-    CHECK_MSG(failed(ak_alloc(opaque_size((size_t)8 << 20))), "heaps count too");
-    CHECK(ak_heap_destroy(heap));
     CHECK(ak_limit_set(1) && failed(ak_alloc(opaque_size((size_t)1 << 20))));
     CHECK(ak_limit_set(0) && ak_limit_get() == 0);
     CHECK(!failed(ak_alloc(opaque_size((size_t)64 << 20))));

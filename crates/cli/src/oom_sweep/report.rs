@@ -104,6 +104,9 @@ fn text(sweep: &Sweep, all: bool) -> String {
         if let Some(frame) = told(&finding.end) {
             let what = if finding.verdict == Verdict::Hang { "was" } else { "ended" };
             let _ = writeln!(out, "            {what} at {}", named(frame));
+            if let Some(first) = finding.end.first().filter(|first| *first != frame) {
+                let _ = writeln!(out, "            in {}", named(first));
+            }
         }
         for line in &finding.more {
             let _ = writeln!(out, "            {line}");

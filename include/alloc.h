@@ -368,6 +368,58 @@ AK_API bool ak_error_handler_set(ak_error_fn fn, void *arg);
 /* "double free", "use after reset"; "unknown fault" for a number that is none. */
 AK_NODISCARD AK_API const char *ak_fault_name(ak_fault_kind_t kind);
 
+/* ---- a limit, and failures on purpose --------------------------------------------------------------------------- */
+
+/* Caps the process at so many bytes; 0: no limit (the default). A request that would go over it gives NULL with ENOMEM, and
+ * nothing changes, after the allocator has given back what it caches. ALLOKIT_LIMIT=512M does the same from the start.
+ * What counts: on native, the memory held (committed_bytes of ak_stats_t: blocks, and what is free but not given back, in
+ * steps of 64 KiB) - no call becomes slower; on the other backends, what the live blocks occupy (ak_usable_size), and each call
+ * takes the long way from the first limit on. What heaps hold counts on every backend. The allocator's own records, and
+ * regions in a caller's buffer, do not. On the backends other than native, blocks that are live when the first limit is set
+ * count as far as the backend can tell; mimalloc cannot, and counts what it holds.
+ * A limit below what counts already takes nothing away: requests fail until it is less. True; false with ENOTSUP in a build
+ * without tracking on a backend other than native. Thread-safe, at any time. Heaps and arenas have limits of their own. */
+AK_API bool ak_limit_set(size_t bytes);
+/* The limit; 0: none. */
+AK_NODISCARD AK_API size_t ak_limit_get(void);
+/* What counts against the limit now, in bytes; on a backend other than native only heaps until there is a limit. */
+AK_NODISCARD AK_API size_t ak_limit_used(void);
+
+/* The n-th request of memory from now on fails (the first is 1): NULL with ENOMEM, and an ak_realloc leaves its block. 0: none.
+ * A request is each call that gives memory: alloc, calloc, realloc (to less, too), the aligned and the copying ones, those of
+ * heaps, and the chunks that arenas, pools and stacks take. Calls with wrong arguments, and sizes that cannot be, do not
+ * count. Frees never fail. ALLOKIT_FAIL_NTH=n does the same from the start (n+: that one and all after it).
+ * This and the next two start counting again, concern the whole process, and cost nothing until the first of them; from then on
+ * each call takes a longer way. True; false with ENOTSUP in a build without tracking (ALLOKIT_TRACK=OFF). Thread-safe; what
+ * other threads are in the middle of may not be counted. */
+AK_API bool ak_fail_nth(uint64_t n);
+/* So many requests of a million fail; 0: none. Which ones depends on the seed and on how many came before: with one
+ * thread a program has the same failures each time. False with EINVAL for more than a million. ALLOKIT_FAIL_RATE=rate[:seed] */
+AK_API bool ak_fail_rate(uint32_t per_million, uint64_t seed);
+
+/* Which requests count and may fail. Zero, or NULL, stands for any; what is set must all hold. */
+typedef struct ak_fail_filter {
+    size_t struct_size;   /* sizeof(ak_fail_filter_t) */
+    const char *file;     /* where the call is, as AK_TRACK and the _at functions know it: all of its path, or whole names
+                             at the end of it. Calls of code compiled without AK_TRACK have none. Up to 256 bytes */
+    const char *function; /* the function that calls; without AK_TRACK its symbol, if the module exports it */
+    uint32_t line;        /* the line of the call */
+    uint32_t reserved;
+    const void *address;  /* the address that the call returns to (code compiled without AK_TRACK) */
+    struct ak_heap *heap; /* only requests of this heap, and of arenas in it */
+    size_t min_size;      /* bytes asked for: at least, */
+    size_t max_size;      /* and at most */
+    uint64_t times;       /* how many requests fail from the n-th of ak_fail_nth on; 0 and 1: only that one */
+} ak_fail_filter_t;
+/* From now on only these requests count and may fail; NULL: all. The texts are copied. False with EINVAL (a text is too long;
+ * then all are meant) or ENOTSUP. ALLOKIT_FAIL_ONLY=file.c:12 (or file.c, function, module+0x1f, 16-4096; several with commas) */
+AK_API bool ak_fail_only(const ak_fail_filter_t *only);
+/* How many requests counted since the last of these three calls: when it stays below n, a sweep over n is through. (They are
+ * counted while there is an n or a rate: ak_fail_nth(UINT64_MAX) counts and fails none.) */
+AK_NODISCARD AK_API uint64_t ak_fail_seen(void);
+/* How many of them failed on purpose. */
+AK_NODISCARD AK_API uint64_t ak_fail_count(void);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -20,7 +20,8 @@ use allokit_report::{Format, fault};
 #[cfg(feature = "track")]
 use allokit_select::api::Origin;
 use allokit_select::api::{self, Plain};
-use allokit_select::{Selected, leaks, sampled, settings};
+use allokit_select::fail::{self, FailFilter};
+use allokit_select::{Selected, leaks, limit, sampled, settings};
 use core::ffi::{CStr, c_char, c_void};
 use core::fmt;
 
@@ -229,7 +230,7 @@ macro_rules! general {
             #[cfg(feature = "track")]
             #[inline(always)]
             unsafe fn not_plain(origin: Origin, $($arg: $type),*) $(-> $result)? {
-                if api::mode() == api::TRACKED {
+                if api::way() != api::PLAIN {
                     let $source = origin;
                     // SAFETY: the C caller's promise.
                     #[allow(unused_unsafe)]
@@ -292,8 +293,9 @@ macro_rules! general {
             pub unsafe extern "C" fn $site($($arg: $type,)* site: *mut Site) $(-> $result)? {
                 #[cfg(feature = "track")]
                 if !api::is_plain() {
-                    // (A record that has its number has it from a time when the mode was decided.)
-                    tracked_at_hand!($count $name, Origin::Site(site) $(, $arg)*);
+                    if api::is_tracked() {
+                        tracked_at_hand!($count $name, Origin::Site(site) $(, $arg)*);
+                    }
                     // SAFETY: the C caller's promise.
                     return unsafe { slow_site($($arg,)* site) };
                 }
@@ -556,6 +558,60 @@ pub extern "C" fn ak_guard_sample_set(every: usize) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn ak_guard_sampled(ptr: *const c_void) -> bool {
     sampled::is_sampled(ptr.cast())
+}
+
+/// See `ak_limit_set` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_limit_set(bytes: usize) -> bool {
+    limit::set(bytes)
+}
+
+/// See `ak_limit_get` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_limit_get() -> usize {
+    limit::get()
+}
+
+/// See `ak_limit_used` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_limit_used() -> usize {
+    limit::used()
+}
+
+/// See `ak_fail_nth` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_fail_nth(n: u64) -> bool {
+    fail::nth(n)
+}
+
+/// See `ak_fail_rate` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_fail_rate(per_million: u32, seed: u64) -> bool {
+    fail::rate(per_million, seed)
+}
+
+/// See `ak_fail_only` in alloc.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ak_fail_only(only: *const FailFilter) -> bool {
+    // SAFETY: the C caller's promise.
+    unsafe {
+        if only.is_null() {
+            return fail::only(None);
+        }
+        arena::options(only).is_some_and(|only| fail::only(Some(&only)))
+    }
+}
+
+/// See `ak_fail_seen` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_fail_seen() -> u64 {
+    fail::seen()
+}
+
+/// See `ak_fail_count` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_fail_count() -> u64 {
+    fail::count()
 }
 
 /// See `ak_policy_set` in alloc.h.

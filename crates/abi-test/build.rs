@@ -6,12 +6,13 @@ use std::{env, fs, panic};
 use syn::{ForeignItem, Item, ReturnType};
 
 /// The header's structs, and the paths of their Rust twins.
-const STRUCTS: [(&str, &str); 15] = [
+const STRUCTS: [(&str, &str); 16] = [
     ("ak_stats", "allokit_core::Stats"),
     ("ak_site", "allokit_core::Site"),
     ("ak_site_info", "allokit_select::leaks::SiteInfo"),
     ("ak_place", "allokit_core::Place"),
     ("ak_fault", "allokit_core::Fault"),
+    ("ak_fail_filter", "allokit_select::fail::FailFilter"),
     ("ak_heap_opts", "allokit_c_exports::HeapOpts"),
     ("ak_heap_stats_t", "allokit_c_exports::HeapStats"),
     ("ak_arena_opts", "allokit_c_exports::ArenaOpts"),

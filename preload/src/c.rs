@@ -33,7 +33,7 @@ macro_rules! entries {
             #[inline(never)]
             unsafe extern "C" fn slower($($arg: $type,)* caller: usize) $(-> $result)? {
                 use allokit_select::api::{Origin, Plain};
-                if api::mode() == api::TRACKED {
+                if api::way() != api::PLAIN {
                     let $source = $crate::foreign::Watched(Origin::Caller(caller), $crate::c::kind_of(stringify!($name)));
                     // SAFETY: the C caller's promise.
                     #[allow(unused_unsafe)]

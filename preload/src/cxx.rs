@@ -52,7 +52,7 @@ extern "C" fn thrower() -> *mut c_void {
 /// Another attempt, after the handler. `align` 0: none in particular.
 extern "C" fn again(size: usize, align: usize) -> *mut c_void {
     #[cfg(feature = "track")]
-    if api::mode() == api::TRACKED {
+    if api::way() != api::PLAIN {
         return allocate(allokit_select::Kinded(api::Origin::Caller(0), api::Kind::AnyNew), size, align);
     }
     allocate(api::Plain, size, align)

@@ -496,3 +496,19 @@ TEST(scratch_ends_with_its_thread) {
     if (is_tracked()) CHECK(ak_leaks_print() == live);
     ak_scratch_end(mine);
 }
+
+TEST(arena_chunk_that_fails_on_purpose) {
+    ak_arena_t *arena = ak_arena_new(NULL);
+    char *text;
+    CHECK(arena != NULL);
+    if (!ak_fail_nth(1)) SKIP("not in this build");
+    CHECK(ak_fail_nth(0));
+    text = ak_arena_strdup(arena, "kept");
+    CHECK(text != NULL && ak_fail_nth(1));
+    errno = 0;
+    CHECK(ak_arena_alloc(arena, 10000000) == NULL && errno == ENOMEM && ak_fail_count() == 1);
+    CHECK(ak_arena_alloc(arena, 10000000) != NULL && strcmp(text, "kept") == 0);
+    CHECK(ak_fail_nth(1) && ak_pool_new(16, NULL) == NULL && ak_fail_nth(1) && ak_stack_new(1000, NULL) == NULL);
+    CHECK(ak_fail_nth(0));
+    ak_arena_destroy(arena);
+}

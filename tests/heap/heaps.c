@@ -561,3 +561,67 @@ TEST(heap_and_arenas_in_the_statistics) {
               "%s", stats_text);
     CHECK(ak_fault_count() == 0);
 }
+
+TEST(heap_requests_fail_on_purpose) {
+    ak_fail_filter_t only;
+    ak_arena_opts_t opts;
+    memset(&only, 0, sizeof only);
+    memset(&opts, 0, sizeof opts);
+    only.struct_size = sizeof only;
+    opts.struct_size = sizeof opts;
+    if (!ak_fail_nth(0) || !ak_fail_only(NULL) || (!ak_fail_nth(1) && errno == ENOTSUP)) SKIP("not in this build");
+    CHECK(ak_fail_nth(0));
+    ak_heap_t *heap = ak_heap_new(NULL), *other = ak_heap_new(NULL);
+    CHECK(heap != NULL && other != NULL);
+    for (int i = 0; i < 100; i++) ak_heap_free(heap, ak_heap_alloc(heap, opaque_size(40))); /* it has its owner by now */
+    char *kept = (char *)ak_heap_alloc(heap, 100);
+    pattern_fill(kept, 100, 3);
+    only.heap = heap;
+    only.times = UINT64_MAX;
+    CHECK(ak_fail_only(&only) && ak_fail_nth(2));
+    void *block = ak_heap_alloc(heap, opaque_size(40));
+    CHECK(block != NULL);
+    errno = 0;
+    CHECK(ak_heap_alloc(heap, opaque_size(40)) == NULL && errno == ENOMEM);
+    CHECK(ak_heap_calloc(heap, 3, 4) == NULL && ak_heap_alloc_aligned(heap, 10, 64) == NULL);
+    CHECK(ak_heap_strdup(heap, "text") == NULL && ak_heap_strndup(heap, "text", 2) == NULL);
+    CHECK(ak_heap_memdup(heap, "text", 2) == NULL && ak_lua_alloc(heap, NULL, 0, 10) == NULL);
+    CHECK(ak_heap_realloc(heap, kept, 100000) == NULL && pattern_holds(kept, 100, 3));
+    opts.heap = heap;
+    CHECK(ak_arena_new(&opts) == NULL);
+    CHECK(ak_fail_count() == 9 && ak_fail_seen() == 10);
+    ak_heap_free(heap, block);
+    ak_free(kept);
+    /* Others are not meant. */
+    block = ak_heap_alloc(other, 10);
+    CHECK(block != NULL);
+    ak_free(block);
+    block = ak_alloc(10);
+    CHECK(block != NULL && ak_fail_seen() == 10);
+    ak_free(block);
+    CHECK(ak_fail_nth(0) && ak_fail_only(NULL));
+    for (int i = 0; i < 100; i++) ak_heap_free(heap, ak_heap_alloc(heap, opaque_size(40)));
+    CHECK(stats_of(heap).block_count == 0);
+    CHECK(ak_heap_destroy(heap) && ak_heap_destroy(other));
+}
+
+TEST(heap_memory_counts_against_the_limit_of_the_process) {
+    void *first = ak_alloc(10);
+    if (!ak_limit_set((size_t)1 << 40)) SKIP("not in this build");
+    CHECK(ak_limit_set(ak_limit_used() + ((size_t)24 << 20)));
+    ak_heap_t *heap = ak_heap_new(NULL);
+    CHECK(heap != NULL);
+    errno = 0;
+    CHECK(ak_heap_alloc(heap, (size_t)25 << 20) == NULL && errno == ENOMEM);
+    CHECK(ak_heap_alloc(heap, (size_t)20 << 20) != NULL);
+    void *block = ak_alloc(opaque_size((size_t)8 << 20));
+    CHECK(block == NULL && errno == ENOMEM);
+    CHECK(ak_heap_reset(heap));
+    block = ak_alloc(opaque_size((size_t)20 << 20));
+    CHECK(block != NULL && ak_heap_alloc(heap, (size_t)8 << 20) == NULL);
+    ak_free(block);
+    CHECK(ak_heap_alloc(heap, (size_t)8 << 20) != NULL);
+    CHECK(ak_limit_set(0) && ak_heap_alloc(heap, (size_t)64 << 20) != NULL);
+    CHECK(ak_heap_destroy(heap));
+    ak_free(first);
+}

@@ -108,6 +108,7 @@ static void say(const char *format, ...) {
 }
 
 static void at_end(void);
+static void read_failures(void);
 static void set_ended(void) { ended = true; }
 extern int __cxa_thread_atexit_impl(void (*)(void *), void *, void *); /* runs before the destructors of pthread keys */
 extern void *__dso_handle;
@@ -115,6 +116,7 @@ static void reset_counters(void) { memset(counters, 0, sizeof counters); }
 static void start(void) {
     if (level >= 0) return;
     level = AK_TRACK_OFF;
+    read_failures();
     if (bug("reserves_1_tib") &&
         mmap(NULL, (size_t)1 << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED)
         abort();
@@ -286,6 +288,103 @@ static void *fail(int error) {
     return NULL;
 }
 
+/* ---- a limit, failures on purpose ---------------------------------------------------------------------------------- */
+
+static size_t limit_bytes, held;
+static uint64_t fail_n, fail_times = 1, fail_seen, fail_count, fail_seed;
+static uint32_t fail_rate;
+static ak_fail_filter_t only;
+static char only_file[256], only_function[256];
+
+static bool charge(void *block) {
+    size_t bytes = malloc_usable_size(block), sum = __atomic_add_fetch(&held, bytes, __ATOMIC_RELAXED);
+    if (limit_bytes == 0 || sum <= limit_bytes || bug("limit_ignored")) return true;
+    __atomic_sub_fetch(&held, bytes, __ATOMIC_RELAXED);
+    free(block);
+    return false;
+}
+
+static bool ends_with(const char *path, const char *end) {
+    size_t length = strlen(path), wanted = strlen(end);
+    return wanted <= length && strcmp(path + length - wanted, end) == 0 &&
+           (wanted == length || path[length - wanted - 1] == '/');
+}
+
+static bool refuses(size_t size, const place_t *place) {
+    if ((fail_n == 0 && fail_rate == 0) || (bug("realloc_never_fails") && size == 5000)) return false;
+    if (only.struct_size != 0) {
+        if (size < only.min_size || (only.max_size != 0 && size > only.max_size)) return false;
+        if (only.line != 0 && only.line != place->line && !bug("filter_without_lines")) return false;
+        if (only.file != NULL && !ends_with(place->file, only_file)) return false;
+        if (only.function != NULL && strcmp(place->function, only_function) != 0) return false;
+    }
+    uint64_t number = __atomic_add_fetch(&fail_seen, 1, __ATOMIC_RELAXED);
+    uint64_t mixed = ((bug("seed_ignored") ? 1 : fail_seed) * 1000003 + number) * 0x9e3779b97f4a7c15;
+    bool fails = (fail_n != 0 && number >= fail_n && number - fail_n < fail_times) || (mixed >> 20) % 1000000 < fail_rate;
+    if (fails) __atomic_add_fetch(&fail_count, 1, __ATOMIC_RELAXED);
+    return fails;
+}
+
+bool ak_limit_set(size_t bytes) {
+    limit_bytes = bytes;
+    return true;
+}
+size_t ak_limit_get(void) { return limit_bytes; }
+size_t ak_limit_used(void) { return held; }
+bool ak_fail_nth(uint64_t n) {
+    fail_n = n == 0 && bug("failures_stay") ? 1 : n;
+    fail_seen = fail_count = 0;
+    return true;
+}
+bool ak_fail_rate(uint32_t per_million, uint64_t seed) {
+    if (per_million > 1000000) {
+        errno = EINVAL;
+        return false;
+    }
+    fail_rate = per_million;
+    fail_seed = seed;
+    fail_seen = fail_count = 0;
+    return true;
+}
+bool ak_fail_only(const ak_fail_filter_t *filter) {
+    memset(&only, 0, sizeof only);
+    fail_times = 1;
+    fail_seen = fail_count = 0;
+    if (filter == NULL) return true;
+    if ((filter->file != NULL && strlen(filter->file) > 255) || (filter->function != NULL && strlen(filter->function) > 255)) {
+        errno = EINVAL;
+        return false;
+    }
+    only = *filter;
+    if (only.file != NULL) strcpy(only_file, only.file);
+    if (only.function != NULL) strcpy(only_function, only.function);
+    if (only.times > 1) fail_times = only.times;
+    return true;
+}
+uint64_t ak_fail_seen(void) { return fail_seen; }
+uint64_t ak_fail_count(void) { return fail_count; }
+
+/* As far as the tests set it. */
+static void read_failures(void) {
+    const char *value = getenv("ALLOKIT_LIMIT");
+    char *end;
+    if (value != NULL && !bug("environment_of_limits_unread")) {
+        limit_bytes = strtoul(value, &end, 10) << 20;
+        if (strcmp(end, "M") != 0) say("allokit: ALLOKIT_LIMIT=%s is not known; valid: a number of bytes, such as 512M\n", value);
+    }
+    if ((value = getenv("ALLOKIT_FAIL_NTH")) != NULL) {
+        fail_n = strtoul(value, &end, 10);
+        if (*end == '+') fail_times = UINT64_MAX;
+    }
+    if ((value = getenv("ALLOKIT_FAIL_ONLY")) != NULL) {
+        only.struct_size = sizeof only;
+        if (sscanf(value, "%zu-%zu", &only.min_size, &only.max_size) != 2) {
+            fail_n = 0;
+            say("allokit: ALLOKIT_FAIL_ONLY=%s is not known; valid: file.c, file.c:line, function, module+0x12, min-max; several with commas\n", value);
+        }
+    }
+}
+
 static char shared_zero[16] __attribute__((aligned(16)));
 
 static void *raw_alloc(size_t size, size_t alignment) {
@@ -316,7 +415,7 @@ static void *raw_alloc(size_t size, size_t alignment) {
         if (number++ % 100 == 0) last = (char *)block;
         else if (number % 100 == 50 && last != NULL && malloc_usable_size(last) >= size) return last;
     }
-    return block == NULL ? fail(ENOMEM) : block;
+    return block == NULL || !charge(block) ? fail(ENOMEM) : block;
 }
 
 static pthread_t main_thread;
@@ -364,6 +463,7 @@ static void *get(size_t size, size_t alignment, const place_t *place) {
             return last;
         }
     }
+    if (size <= PTRDIFF_MAX && alignment != 0 && (alignment & (alignment - 1)) == 0 && refuses(size, place)) return fail(ENOMEM);
     if (bug("global_initialisers_fail") && size == 4242) return NULL;
     if (bug("unusable_from_plugins")) {
         Dl_info info;
@@ -399,6 +499,7 @@ static void raw_free(void *block) {
     }
     int saved = errno;
     static unsigned frees;
+    __atomic_sub_fetch(&held, malloc_usable_size(block), __ATOMIC_RELAXED);
     free(block);
     if (__atomic_add_fetch(&frees, 1, __ATOMIC_RELAXED) % 10000 == 0) malloc_trim(0);
     errno = bug("free_sets_errno") ? EPERM : saved;

@@ -48,8 +48,10 @@ pub fn library(backend: &str) -> Result<PathBuf> {
             let here = here.as_deref().and_then(Path::parent);
             folders.extend(here.map(|bin| bin.join("../lib")));
             for folder in here.into_iter().flat_map(Path::ancestors) {
-                folders.push(folder.join("allokit").join(backend));
-                folders.push(folder.join(backend));
+                // As `cargo xtask lib` names them: native-guard.
+                let place = backend.replace('_', "-");
+                folders.push(folder.join("allokit").join(&place));
+                folders.push(folder.join(place));
             }
         }
     }

@@ -6,7 +6,7 @@
 //! starts programs with [`launch`] and fills a [`data::Report`]. Knows nothing of the library but its environment
 //! variables, its files and the page.
 //!
-//! Exit status: that of the program (`run`), 0 or 1 (`diff`: something grew), 2 for an error; `run` gives 125 for an error of
+//! Exit status: that of the program (`run`), 0 or 1 (`diff`: something grew; `oom-sweep`: something is not survived), 2 for an error; `run` gives 125 for an error of
 //! its own, 126 for a program that cannot be run and 127 for one that is not there, as `env` and `timeout` do.
 
 mod completions;
@@ -14,6 +14,7 @@ mod data;
 mod diff;
 mod launch;
 mod man;
+mod oom_sweep;
 mod pprof;
 mod report;
 mod run;
@@ -39,6 +40,8 @@ enum Command {
     Report(report::Args),
     /// Tell what has grown from one report to another; exit status 1 when something has
     Diff(diff::Args),
+    /// Fail each allocation call site of a program in turn: tell which it does not survive; exit status 1 when there are some
+    OomSweep(oom_sweep::Args),
     /// Print completions for a shell
     Completions(completions::Args),
     /// Print the manual page
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::OomSweep(args) => oom_sweep::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };

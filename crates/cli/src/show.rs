@@ -75,8 +75,13 @@ pub fn line_of(format: Format, site: &Frame, about: &str) -> String {
     format!("{file}:{line}: warning: {about}{function}\n")
 }
 
+/// A finding that is an error, as GitHub reads it; without a file it is just said.
+pub fn error_of(site: &Frame, about: &str) -> String {
+    line_of(Format::Github, site, about).replacen("::warning ", "::error ", 1).replacen(": warning: ", ": error: ", 1)
+}
+
 /// A file as those who read findings know it: from the folder of the checkout, if it lies there. Compilers note whole paths.
-fn relative(file: &str) -> &str {
+pub fn relative(file: &str) -> &str {
     let named = std::env::var_os("GITHUB_WORKSPACE").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let Some(folder) = named.or_else(|| std::env::current_dir().ok()) else { return file };
     Path::new(file).strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or(file)

@@ -21,7 +21,7 @@ use crate::space::{self, Found, UNIT, Unit};
 use crate::turn::{self, Habit};
 use crate::{Error, Kind, Label, Options, Stats, round_up};
 use allokit_core::{MAX_SIZE, MIN_ALIGN, is_valid_align};
-use allokit_platform::{Lock, barrier, fork, keep_errno, meta, pages, tools};
+use allokit_platform::{Lock, barrier, budget, fork, keep_errno, meta, pages, tools};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
@@ -185,7 +185,16 @@ pub fn register_fork() {
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.swap(true, Ordering::Relaxed) {
         fork::register(before_fork, after_fork, after_fork);
+        budget::on_relief(space::trim);
     }
+}
+
+/// From now on [`Raw::alloc_quick`] and [`Raw::free_quick`] find nothing, so that a layer above sees every call; or they may
+/// again.
+pub fn close(closed: bool) {
+    let _tree = TREE.lock();
+    // SAFETY: under TREE; records live for good.
+    unsafe { turn::close(closed, |visit| for_all(visit)) };
 }
 
 unsafe extern "C" fn before_fork() {

@@ -33,7 +33,7 @@ mod property;
 #[cfg(test)]
 mod tests;
 
-pub use heap::{Census, Raw, census, find, for_each, free_any, register_fork};
+pub use heap::{Census, Raw, census, close, find, for_each, free_any, register_fork};
 pub use safe::Heap;
 pub use space::Figures;
 pub use space::figures;

@@ -14,7 +14,7 @@
 
 use crate::chunk::Chunk;
 use crate::heap::Raw;
-use allokit_platform::{AddressMap, Lock, clock, pages, tools};
+use allokit_platform::{AddressMap, Lock, budget, clock, pages, tools};
 use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -261,6 +261,10 @@ pub(crate) fn take(units: usize, align: usize) -> Option<Run> {
     if order >= ORDERS {
         return map(units, align);
     }
+    take_order(units, order).or_else(|| if budget::relieve() { take_order(units, order) } else { None })
+}
+
+fn take_order(units: usize, order: usize) -> Option<Run> {
     let _guard = LOCK.lock();
     // SAFETY: under the lock, which nothing below takes.
     let state = unsafe { &mut *STATE.0.get() };
@@ -268,16 +272,21 @@ pub(crate) fn take(units: usize, align: usize) -> Option<Run> {
     unsafe {
         let (mut record, mut kind) = (pop(&mut state.dirty, DIRTY, order), DIRTY);
         if record.is_null() {
-            (record, kind) = (pop(&mut state.clean, CLEAN, order), CLEAN);
-        }
-        if record.is_null() && clean_all(state) {
+            kind = CLEAN;
+            if !budget::charge(units * UNIT) {
+                return None;
+            }
             record = pop(&mut state.clean, CLEAN, order);
-        }
-        if record.is_null() && reserve(state) {
-            record = pop(&mut state.clean, CLEAN, order);
-        }
-        if record.is_null() {
-            return None;
+            if record.is_null() && clean_all(state) {
+                record = pop(&mut state.clean, CLEAN, order);
+            }
+            if record.is_null() && reserve(state) {
+                record = pop(&mut state.clean, CLEAN, order);
+            }
+            if record.is_null() {
+                budget::refund(units * UNIT);
+                return None;
+            }
         }
         let start = (*record).start;
         let whole = 1 << order;
@@ -428,6 +437,7 @@ unsafe fn clean_one(state: &mut State, longest: bool) -> bool {
             push(&mut state.dirty, DIRTY, start, order);
             return false;
         }
+        budget::refund(UNIT << order);
         merge(&mut state.clean, CLEAN, start, order);
     }
     true
@@ -529,7 +539,19 @@ pub(crate) unsafe fn give(start: *mut u8, units: usize) {
         let state = &mut *STATE.0.get();
         spread(lists(state, kind), kind, start, units);
         USED.fetch_sub(bytes, Ordering::Relaxed);
+        if kind == CLEAN {
+            budget::refund(bytes);
+        }
         fade(state);
+    }
+}
+
+/// Gives all that is free back to the system.
+pub(crate) fn trim() {
+    let _guard = LOCK.lock();
+    // SAFETY: under the lock.
+    unsafe {
+        clean_all(&mut *STATE.0.get());
     }
 }
 
@@ -537,14 +559,20 @@ pub(crate) unsafe fn give(start: *mut u8, units: usize) {
 #[cold]
 fn map(units: usize, align: usize) -> Option<Run> {
     let (bytes, mapped) = (units.checked_mul(UNIT)?, align.checked_mul(UNIT)?);
+    let charged = budget::charge(bytes) || budget::relieve() && budget::charge(bytes);
+    if !charged {
+        return None;
+    }
     let start = pages::map(bytes, mapped);
     if start.is_null() {
+        budget::refund(bytes);
         return None;
     }
     let _guard = LOCK.lock();
     if !cover(start, bytes) {
         // SAFETY: just mapped, and nobody knows it.
         unsafe { pages::release(start, bytes, mapped) };
+        budget::refund(bytes);
         return None;
     }
     RESERVED.fetch_add(bytes, Ordering::Relaxed);
@@ -575,6 +603,7 @@ pub(crate) unsafe fn give_large(record: *mut Unit, watch: bool) {
         pages::release(start, units * UNIT, mapped);
         RESERVED.fetch_sub(units * UNIT, Ordering::Relaxed);
         USED.fetch_sub(units * UNIT, Ordering::Relaxed);
+        budget::refund(units * UNIT);
     }
 }
 

@@ -9,16 +9,39 @@
 //!
 //! Invariants: `owner` becomes a thread's number only under the lock, written by that thread; whoever holds the lock and
 //! has seen to it that `owner` is 0 is alone; a heap that a tool watches, that is near a limit ([`crate::meter`]), or that has
-//! ended has no owner. An owner inside waits for no other heap and not for the tree.
+//! ended has no owner, and none has while they are closed ([`close`]). An owner inside waits for no other heap and not for the tree.
 
 use crate::heap::Raw;
 use crate::meter;
 use allokit_platform::{barrier, thread};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// How often in a row a thread takes the lock until it is the owner, at first and at last.
 const PATIENCE_FIRST: u32 = 16;
 const PATIENCE_LAST: u32 = if cfg!(test) { PATIENCE_FIRST } else { 1 << 16 };
+
+/// Whether no heap gets an owner.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// From now on no heap has an owner, so that every call takes the long way; or each may have one again.
+///
+/// # Safety
+/// `each` visits every heap there is; others get no owner as long as it is closed.
+pub(crate) unsafe fn close(closed: bool, each: impl Fn(&mut dyn FnMut(*mut Raw))) {
+    if CLOSED.swap(closed, Ordering::SeqCst) || !closed {
+        return;
+    }
+    // SAFETY: the caller's promise; the lock is held.
+    unsafe {
+        each(&mut |h| {
+            (*h).lock.lock_raw();
+            if (*h).owner.load(Ordering::Relaxed) != 0 {
+                disown(h);
+            }
+            (*h).lock.unlock_raw();
+        });
+    }
+}
 
 /// The part of a heap's record that is used under its lock only.
 pub(crate) struct Habit {
@@ -155,7 +178,12 @@ impl Drop for Turn {
 unsafe fn adopt(h: *mut Raw, me: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        if barrier::costs_nothing() && !(*h).watch && Raw::is_alive(h) && !meter::is_tight(h) {
+        if barrier::costs_nothing()
+            && !CLOSED.load(Ordering::SeqCst)
+            && !(*h).watch
+            && Raw::is_alive(h)
+            && !meter::is_tight(h)
+        {
             (*h).owner.store(me, Ordering::Relaxed);
         }
     }

@@ -35,7 +35,7 @@ use crate::table::{self, Word};
 use crate::{Native, fork, runs, sampled, upkeep};
 use allokit_core::Tag;
 use allokit_core::counts::{self, Counts};
-use allokit_platform::{barrier, keep_errno, meta, thread, thread_cell};
+use allokit_platform::{barrier, budget, keep_errno, meta, thread, thread_cell};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::mem::offset_of;
@@ -397,7 +397,10 @@ unsafe fn alloc_slowly<const TAGGED: bool>(heap: *mut Heap, class: usize, size: 
             age_bins(heap);
         }
         let has_own = !(*heap).bins[class].head.is_null() || !(*heap).reserves[class].head.is_null();
-        let block = take_one(heap, class);
+        let mut block = take_one(heap, class);
+        if block.is_null() && budget::relieve() {
+            block = take_one(heap, class);
+        }
         if !has_own {
             upkeep::tick();
             (*heap).until_sample -= i64::from(FILL_LEAST);
@@ -1496,6 +1499,7 @@ pub(crate) fn begin(tagged: bool) -> *mut Heap {
         barrier::prepare();
         // Both may allocate: the heap is in place already.
         fork::register();
+        budget::on_relief(upkeep::trim);
         // SAFETY: the heap is this thread's.
         unsafe { (*heap).ends = EXIT.set(heap.cast()) };
     }

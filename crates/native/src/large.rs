@@ -6,7 +6,7 @@ use crate::table::{self, Word};
 use crate::{Native, heap, runs, tagged, upkeep};
 use allokit_core::MAX_SIZE;
 use allokit_platform::pages::Remapped;
-use allokit_platform::{keep_errno, pages};
+use allokit_platform::{budget, keep_errno, pages};
 
 /// From this size on, a block that must move is remapped, not copied. Each move may cost a mapping for good, which the
 /// system limits to about 65 000.
@@ -61,12 +61,15 @@ fn alloc_fresh(size: usize, align: usize, zeroed: bool) -> *mut u8 {
     upkeep::tick();
     let heap = heap::with_cache();
     let (units, align_units) = (units_for(size), align.div_ceil(UNIT));
-    let page = if heap.is_null() {
+    let mut page = if heap.is_null() {
         runs::take(units, align_units)
     } else {
         // SAFETY: the heap is this thread's.
         unsafe { heap::take_run(heap, units, align_units) }
     };
+    if page.is_null() && budget::relieve() {
+        page = runs::take(units, align_units);
+    }
     if page.is_null() {
         return Native::fail();
     }
@@ -109,7 +112,8 @@ fn take_with_room(units: usize) -> *mut Page {
     if page.is_null() {
         let heap = heap::with_cache();
         // SAFETY: the heap is this thread's.
-        return if heap.is_null() { runs::take(units, 1) } else { unsafe { heap::take_run(heap, units, 1) } };
+        let page = if heap.is_null() { runs::take(units, 1) } else { unsafe { heap::take_run(heap, units, 1) } };
+        return if page.is_null() && budget::relieve() { runs::take(units, 1) } else { page };
     }
     // SAFETY: the run was just taken.
     unsafe { runs::shorten(page, units, (*page).zero) };

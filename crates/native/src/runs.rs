@@ -11,14 +11,14 @@
 //!
 //! Invariant: every unit between a reservation's start and its `fresh` belongs to exactly one run; a free run has kind
 //! Free in its first unit and, if longer than one, FreeEnd in its last, with equal `units`; no two neighbouring free runs
-//! are of the same kind; `used + dirty + clean == sum of fresh`.
+//! are of the same kind; `used + dirty + clean == sum of fresh`; `used + dirty` is charged to the [`budget`] of the process.
 
 use crate::classes::{UNIT, UNIT_SHIFT};
 use crate::page::{Kind, Page};
 use crate::sync::{AtomicUsize, Lock, Ordering};
 use crate::table;
 use allokit_core::MAX_SIZE;
-use allokit_platform::{clock, pages};
+use allokit_platform::{budget, clock, pages};
 use core::cell::UnsafeCell;
 use core::ptr;
 
@@ -349,6 +349,28 @@ impl Runs {
         }
     }
 
+    /// A run of memory that was given back, or never used: as far as the limit of the process allows.
+    unsafe fn more(&mut self, units: usize, align: usize, also_fresh: bool) -> *mut Page {
+        if !budget::charge(units * UNIT) {
+            return ptr::null_mut();
+        }
+        // SAFETY: under LOCK.
+        let page = unsafe {
+            let found = self.clean.find(units + align - 1);
+            if !found.is_null() {
+                self.cut(found, units, align)
+            } else if also_fresh {
+                self.fresh(units, align)
+            } else {
+                ptr::null_mut()
+            }
+        };
+        if page.is_null() {
+            budget::refund(units * UNIT);
+        }
+        page
+    }
+
     /// Marks a stretch as a run of its own that is neither free nor in use.
     unsafe fn part(&mut self, start: *mut u8, units: usize, zero: bool) -> *mut Page {
         let page = table::page(start.addr());
@@ -474,11 +496,8 @@ pub(crate) fn take(units: usize, align: usize) -> *mut Page {
     // SAFETY: under LOCK.
     let page = unsafe {
         let runs = &mut *RUNS.0.get();
-        let mut found = runs.dirty.find(wanted);
-        if found.is_null() {
-            found = runs.clean.find(wanted);
-        }
-        if found.is_null() { runs.fresh(units, align) } else { runs.cut(found, units, align) }
+        let found = runs.dirty.find(wanted);
+        if found.is_null() { runs.more(units, align, true) } else { runs.cut(found, units, align) }
     };
     let page = if page.is_null() {
         // Before giving up: dirty and clean neighbours that together are long enough.
@@ -487,15 +506,12 @@ pub(crate) fn take(units: usize, align: usize) -> *mut Page {
             return page;
         }
         let _guard = LOCK.lock();
-        // SAFETY: under LOCK.
-        unsafe {
-            let runs = &mut *RUNS.0.get();
-            let found = runs.clean.find(wanted);
-            if found.is_null() {
-                return found;
-            }
-            runs.cut(found, units, align)
+        // SAFETY: under LOCK. (The system had no fresh memory a moment ago; a limit of the process may allow some now.)
+        let page = unsafe { (*RUNS.0.get()).more(units, align, budget::is_limited()) };
+        if page.is_null() {
+            return page;
         }
+        page
     } else {
         page
     };
@@ -542,6 +558,9 @@ pub(crate) unsafe fn give(page: *mut Page, zero: bool) {
         let units = (*page).units as usize;
         USED_UNITS.fetch_sub(units, Ordering::Relaxed);
         (*RUNS.0.get()).insert(page, units, zero, now);
+        if zero {
+            budget::refund(units * UNIT);
+        }
     }
 }
 
@@ -561,6 +580,9 @@ pub(crate) unsafe fn shorten(page: *mut Page, units: usize, zero: bool) {
         let rest = runs.part((*page).start.add(units * UNIT), cut, zero);
         USED_UNITS.fetch_sub(cut, Ordering::Relaxed);
         runs.insert(rest, cut, zero, now);
+        if zero {
+            budget::refund(cut * UNIT);
+        }
     }
 }
 
@@ -578,7 +600,7 @@ pub(crate) unsafe fn lengthen(page: *mut Page, units: usize) -> bool {
         let end = (*page).start.add((*page).units as usize * UNIT);
         let after = table::page(end.addr());
         if !after.is_null() && (*after).kind.get() == Kind::Free {
-            if ((*after).units as usize) < more {
+            if ((*after).units as usize) < more || (*after).zero && !budget::charge(more * UNIT) {
                 return false;
             }
             runs.cut(after, more, 1);
@@ -589,7 +611,11 @@ pub(crate) unsafe fn lengthen(page: *mut Page, units: usize) -> bool {
             }) else {
                 return false;
             };
+            if !budget::charge(more * UNIT) {
+                return false;
+            }
             if runs.fresh_from(index, more * UNIT, 1).is_null() {
+                budget::refund(more * UNIT);
                 return false;
             }
         }
@@ -628,6 +654,7 @@ pub(crate) fn purge_older(deadline: u64) -> bool {
             let guard = LOCK.lock();
             DIRTY_UNITS.fetch_sub(units, Ordering::Relaxed);
             (*RUNS.0.get()).insert(page, units, true, 0);
+            budget::refund(units * UNIT);
             drop(guard);
             any = true;
         }

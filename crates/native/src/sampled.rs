@@ -22,7 +22,7 @@ use crate::heap::Heap;
 use allokit_core::{
     Backend, FaultKind, Found, Frames, MIN_ALIGN, SAMPLED_FRAMES, SampleHooks, SampledFault, Tag, Tagged,
 };
-use allokit_platform::crash::{self, Access, Verdict};
+use allokit_platform::access::{self, Access, Verdict};
 use allokit_platform::{Lock, clock, entropy, keep_errno, meta, pages};
 use core::ffi::CStr;
 use core::ptr;
@@ -112,7 +112,7 @@ pub(crate) fn sample(every: usize, hooks: &'static SampleHooks) -> bool {
             TABLE.store(table.cast(), Ordering::Release);
             START.store(start.expose_provenance(), Ordering::Release);
             // Where accesses cannot be watched, a fault ends the program without a report; frees are looked at all the same.
-            crash::watch(judge);
+            access::watch(judge);
         }
     }
     EVERY.store(every, Ordering::Release);

@@ -35,6 +35,33 @@ impl Drop for File {
     }
 }
 
+/// The first `bytes` of a file that is there and has as many, in memory that the file follows, also when the process is
+/// killed; null when that cannot be. For good.
+#[must_use]
+pub fn map_shared(path: &CStr, bytes: usize) -> *mut u8 {
+    if cfg!(miri) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the path is zero-terminated; the struct is filled before it is read; a fresh mapping replaces nothing.
+    unsafe {
+        let fd = libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        if fd < 0 {
+            return core::ptr::null_mut();
+        }
+        let mut about = MaybeUninit::<libc::stat>::uninit();
+        let long_enough = libc::fstat(fd, about.as_mut_ptr()) == 0
+            && usize::try_from(about.assume_init().st_size).is_ok_and(|size| size >= bytes);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let start = if long_enough {
+            libc::mmap(core::ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0)
+        } else {
+            libc::MAP_FAILED
+        };
+        libc::close(fd);
+        if start == libc::MAP_FAILED { core::ptr::null_mut() } else { start.cast() }
+    }
+}
+
 /// A report on its way to a file: it is written beside it and takes its name when it is whole, so that a full disk, or the
 /// end of the process, leaves no half file under that name. A path that names no ordinary file (`/dev/stderr`, a pipe, a
 /// link) is written to as it is. Buffered.

@@ -3,8 +3,10 @@
 //!
 //! Owns: address space ([`pages`]), permanent metadata memory ([`meta`]), the map from addresses to metadata
 //! ([`AddressMap`]), the thread-local cell ([`thread_cell!`]), thread exit ([`thread`]), fork ([`fork`]), the lock
-//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]), accesses that fail ([`crash`]), the stack by the tables
-//! for exceptions ([`backtrace`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]), and the exported entry points ([`entry!`]).
+//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]),
+//! accesses that fail ([`access`]), the limit of the process ([`budget`]), its last moment ([`crash`]), the stack by the
+//! tables for exceptions ([`backtrace`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]),
+//! and the exported entry points ([`entry!`]).
 //! Uses: `allokit-core` and `libc`. Porting Allokit means porting this crate.
 //!
 //! Invariants: nothing here calls `malloc`; nothing here panics; functions that `free` may reach keep `errno`.
@@ -19,8 +21,10 @@ compile_error!(
     "allokit-platform knows Unix systems only so far; a port needs pages, thread, fork, env and stderr for this one"
 );
 
+pub mod access;
 pub mod backtrace;
 pub mod barrier;
+pub mod budget;
 mod cell;
 pub mod clock;
 pub mod control;

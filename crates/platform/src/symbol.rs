@@ -92,6 +92,20 @@ fn program(base: usize) -> Option<&'static CStr> {
     }
 }
 
+/// Where the program itself begins in memory; 0 when that is not known.
+#[must_use]
+pub fn program_base() -> usize {
+    cfg_if::cfg_if! {
+        if #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))] {
+            // SAFETY: getauxval has no precondition.
+            let entry = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
+            of(entry).map_or(0, |symbol| symbol.base)
+        } else {
+            0
+        }
+    }
+}
+
 /// Functions of the module that holds this, as the loader has bound their names for everyone. To be a static, which the
 /// loader writes.
 #[derive(Debug)]

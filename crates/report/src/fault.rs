@@ -3,7 +3,7 @@
 use allokit_core::Fault;
 use allokit_platform::{abort, errno, handler, stderr::Stderr};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 /// What happens on a fault: `ak_policy_t`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,14 @@ pub fn set_policy(policy: Policy) {
     POLICY.store(policy as u8, Ordering::Relaxed);
 }
 
+/// Two words beside [`COUNT`] that outlive the process.
+static KEPT: AtomicPtr<[AtomicU64; 2]> = AtomicPtr::new(core::ptr::null_mut());
+
+/// From now on faults are counted in `words[0]` too; `words[1]` gets the kind of the first.
+pub fn keep_in(words: &'static [AtomicU64; 2]) {
+    KEPT.store(core::ptr::from_ref(words).cast_mut(), Ordering::Release);
+}
+
 /// How many faults there were.
 #[must_use]
 pub fn count() -> u64 {
@@ -46,6 +54,12 @@ pub fn count() -> u64 {
 #[cold]
 pub fn raise(found: &Fault, describe: impl FnOnce(&mut Stderr) -> fmt::Result) {
     COUNT.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: null, or for good.
+    if let Some(words) = unsafe { KEPT.load(Ordering::Acquire).as_ref() }
+        && words[0].fetch_add(1, Ordering::Relaxed) == 0
+    {
+        words[1].store(found.kind as u64, Ordering::Relaxed);
+    }
     act(|policy| handler::call(&Fault { policy: policy as u32, ..*found }), describe);
 }
 

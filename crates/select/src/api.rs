@@ -2,7 +2,8 @@
 //!
 //! Each function is generic over a [`Source`]: the backend itself, or the tracking layer together with where the call
 //! comes from. The mode is decided at the first allocation: until then [`MODE`] is [`UNDECIDED`] and calls take the slow
-//! entry. It stays, unless the backend keeps tags: then `ak_track_set` may change it at any time.
+//! entry. It stays, unless the backend keeps tags: then `ak_track_set` may change it at any time. To either may come
+//! [`ASKED`], at any time: requests may be refused (`limit`, `rehearse`), so every call goes by the source that asks.
 
 use crate::Selected;
 use crate::{heap, settings};
@@ -21,6 +22,9 @@ pub const UNDECIDED: u8 = 0;
 pub const PLAIN: u8 = 1;
 /// [`MODE`]: calls go through the tracking layer.
 pub const TRACKED: u8 = 2;
+
+/// [`MODE`]: added to one of these two when requests may be refused.
+pub const ASKED: u8 = 4;
 
 /// How the process allocates. Decided by the first allocation; see [`track_set`].
 pub static MODE: AtomicU8 = AtomicU8::new(UNDECIDED);
@@ -116,75 +120,92 @@ pub unsafe trait Source: Copy {
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
 
-// SAFETY: each function is the backend's, or that of the heap whose block it is.
-unsafe impl Source for Plain {
-    #[inline(always)]
-    fn alloc(self, size: usize) -> *mut u8 {
-        Selected::alloc(size)
-    }
-    #[inline(always)]
-    fn alloc_zeroed(self, size: usize) -> *mut u8 {
-        Selected::alloc_zeroed(size)
-    }
-    #[inline(always)]
-    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
-        Selected::alloc_aligned(size, align)
-    }
-    #[inline(always)]
-    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
-        Selected::alloc_aligned_zeroed(size, align)
-    }
-    #[inline(always)]
-    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if heap::must_ask() {
-                return heap::plain_realloc(ptr, size);
+/// [`Plain`], counted against the limit of the process where the backend does not do that itself.
+#[cfg(all(feature = "track", not(feature = "native")))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted;
+#[cfg(all(feature = "track", feature = "native"))]
+pub(crate) use Plain as Counted;
+
+macro_rules! plain_source {
+    ($name:ident, $backend:ident) => {
+        // SAFETY: each function is the backend's, or that of the heap whose block it is.
+        unsafe impl Source for $name {
+            #[inline(always)]
+            fn alloc(self, size: usize) -> *mut u8 {
+                $backend::alloc(size)
             }
-            Selected::realloc(ptr, size)
-        }
-    }
-    #[inline(always)]
-    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if heap::exist() {
-                return heap::plain_realloc_aligned(ptr, size, align);
+            #[inline(always)]
+            fn alloc_zeroed(self, size: usize) -> *mut u8 {
+                $backend::alloc_zeroed(size)
             }
-            Selected::realloc_aligned(ptr, size, align)
-        }
-    }
-    #[inline(always)]
-    unsafe fn free(self, ptr: *mut u8) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if heap::must_ask() {
-                return heap::plain_free(ptr);
+            #[inline(always)]
+            fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
+                $backend::alloc_aligned(size, align)
             }
-            Selected::free(ptr)
-        }
-    }
-    #[inline(always)]
-    unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if heap::must_ask() {
-                return heap::plain_free(ptr);
+            #[inline(always)]
+            fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
+                $backend::alloc_aligned_zeroed(size, align)
             }
-            Selected::free_sized(ptr, size)
-        }
-    }
-    #[inline(always)]
-    unsafe fn usable_size(self, ptr: *const u8) -> usize {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if heap::must_ask() {
-                return heap::plain_usable_size(ptr);
+            #[inline(always)]
+            unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if heap::must_ask() {
+                        return heap::plain_realloc(ptr, size);
+                    }
+                    $backend::realloc(ptr, size)
+                }
             }
-            Selected::usable_size(ptr)
+            #[inline(always)]
+            unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if heap::exist() {
+                        return heap::plain_realloc_aligned(ptr, size, align);
+                    }
+                    $backend::realloc_aligned(ptr, size, align)
+                }
+            }
+            #[inline(always)]
+            unsafe fn free(self, ptr: *mut u8) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if heap::must_ask() {
+                        return heap::plain_free(ptr);
+                    }
+                    $backend::free(ptr)
+                }
+            }
+            #[inline(always)]
+            unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if heap::must_ask() {
+                        return heap::plain_free(ptr);
+                    }
+                    $backend::free_sized(ptr, size)
+                }
+            }
+            #[inline(always)]
+            unsafe fn usable_size(self, ptr: *const u8) -> usize {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if heap::must_ask() {
+                        return heap::plain_usable_size(ptr);
+                    }
+                    $backend::usable_size(ptr)
+                }
+            }
         }
-    }
+    };
 }
+
+plain_source!(Plain, Selected);
+#[cfg(all(feature = "track", not(feature = "native")))]
+use crate::Base;
+#[cfg(all(feature = "track", not(feature = "native")))]
+plain_source!(Counted, Base);
 
 #[cold]
 fn fail(error: i32) -> *mut u8 {
@@ -390,13 +411,26 @@ pub unsafe fn memdup<S: Source>(source: S, from: *const u8, size: usize) -> *mut
     copy
 }
 
-/// The mode, decided now if it is not yet: by `ak_track_set`, else by the environment.
+/// The mode, decided now if it is not yet: by `ak_track_set`, else by the environment. [`PLAIN`] or [`TRACKED`].
 #[inline]
 pub fn mode() -> u8 {
+    way() & !ASKED
+}
+
+/// [`mode`], perhaps with [`ASKED`].
+#[inline]
+pub fn way() -> u8 {
     match MODE.load(Ordering::Acquire) {
         UNDECIDED => decide(),
         mode => mode,
     }
+}
+
+/// Whether requests may be refused.
+#[inline(always)]
+#[cfg(feature = "track")]
+pub(crate) fn is_asked() -> bool {
+    MODE.load(Ordering::Relaxed) & ASKED != 0
 }
 
 /// Whether calls go to the backend; false also while that is undecided.
@@ -405,7 +439,7 @@ pub fn is_plain() -> bool {
     MODE.load(Ordering::Relaxed) == PLAIN
 }
 
-/// Whether calls go through the tracking layer; false also while that is undecided.
+/// Whether calls go through the tracking layer, and nothing else; false also while that is undecided.
 #[inline(always)]
 #[must_use]
 pub fn is_tracked() -> bool {
@@ -416,6 +450,13 @@ pub fn is_tracked() -> bool {
 #[inline(never)]
 fn decide() -> u8 {
     let wanted = if prepare() == Level::Off { PLAIN } else { TRACKED };
+    #[cfg(feature = "track")]
+    let wanted = if asks() {
+        allokit_heap::close(true);
+        wanted | ASKED
+    } else {
+        wanted
+    };
     match MODE.compare_exchange(UNDECIDED, wanted, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             if wanted == PLAIN {
@@ -431,6 +472,7 @@ fn decide() -> u8 {
 /// allocation, and in between by `ak_track_set`.
 pub fn prepare() -> Level {
     crate::init_backend();
+    settings::read_environment();
     let level = settings::wanted_level();
     #[cfg(feature = "track")]
     if level != Level::Off {
@@ -473,25 +515,57 @@ pub fn track_set(level: u32) -> bool {
     true
 }
 
+#[cfg(feature = "track")]
+static SWITCHING: allokit_platform::Lock = allokit_platform::Lock::new();
+
+/// From here on no call passes by the mode. Under [`SWITCHING`].
+#[cfg(feature = "track")]
+fn close() {
+    static CLOSED: AtomicBool = AtomicBool::new(false);
+    if !CLOSED.swap(true, Ordering::Relaxed) {
+        Selected::close();
+    }
+}
+
 /// Changes the mode while the program runs, which needs a backend that can tell blocks of both kinds.
 #[cfg(all(feature = "track", not(feature = "guard")))]
 fn switch(level: Level) {
-    static SWITCHING: allokit_platform::Lock = allokit_platform::Lock::new();
     let _guard = SWITCHING.lock();
-    match (MODE.load(Ordering::Acquire), level) {
+    let asked = MODE.load(Ordering::Acquire) & ASKED;
+    match (mode(), level) {
         (PLAIN, Level::Sites) => {
             crate::tracked::start();
-            // From here on no call passes by the mode.
-            Selected::close();
+            close();
             EVER_TRACKED.store(true, Ordering::Relaxed);
-            MODE.store(TRACKED, Ordering::Release);
+            MODE.store(TRACKED | asked, Ordering::Release);
         }
         (TRACKED, Level::Off) => {
             EVER_TRACKED.store(true, Ordering::Relaxed);
-            MODE.store(PLAIN, Ordering::Release);
+            MODE.store(PLAIN | asked, Ordering::Release);
         }
         _ => {}
     }
+}
+
+/// Whether something may refuse requests.
+#[cfg(feature = "track")]
+fn asks() -> bool {
+    crate::rehearse::is_wanted() || crate::limit::counts()
+}
+
+/// Has every call go by the source that asks, as long as something may refuse requests.
+#[cfg(feature = "track")]
+pub(crate) fn ask() {
+    way();
+    let _guard = SWITCHING.lock();
+    let asks = asks();
+    if asks {
+        close();
+        MODE.fetch_or(ASKED, Ordering::AcqRel);
+    } else {
+        MODE.fetch_and(!ASKED, Ordering::AcqRel);
+    }
+    allokit_heap::close(asks);
 }
 
 /// Whether something is known of live blocks: tracking is on, or was on.
@@ -503,7 +577,7 @@ pub fn was_tracked() -> bool {
 pub fn track_get() -> Level {
     match MODE.load(Ordering::Acquire) {
         UNDECIDED => settings::wanted_level(),
-        TRACKED => Level::Sites,
+        mode if mode & TRACKED != 0 => Level::Sites,
         _ => Level::Off,
     }
 }
@@ -529,9 +603,11 @@ pub fn check(caller: usize) -> usize {
 /// What the mode wants done at the end of the process.
 pub fn at_exit() {
     #[cfg(feature = "guard")]
-    if MODE.load(Ordering::Acquire) == TRACKED {
+    if MODE.load(Ordering::Acquire) & TRACKED != 0 {
         allokit_guard::at_exit();
     }
+    #[cfg(feature = "track")]
+    crate::rehearse::at_exit();
 }
 
 /// The statistics of now.

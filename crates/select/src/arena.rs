@@ -30,26 +30,30 @@ impl Place {
 static TOOLS: Tools = unsafe { Tools::new(tools::hide, tools::show, tools::reveal) };
 
 unsafe fn take(context: *mut c_void, size: usize, align: usize) -> *mut u8 {
-    match api::mode() {
-        #[cfg(feature = "track")]
-        api::TRACKED => crate::tracked::take(context.addr() as u32, size, align),
-        _ => {
+    match api::way() {
+        api::PLAIN => {
             let _ = context;
             api::alloc_aligned(Plain, size, align)
         }
+        #[cfg(feature = "track")]
+        _ => crate::tracked::take(context.addr() as u32, size, align),
+        #[cfg(not(feature = "track"))]
+        _ => ptr::null_mut(),
     }
 }
 
 unsafe fn give(context: *mut c_void, ptr: *mut u8, size: usize) {
     // SAFETY: a block of `take`, whose mode is that of the process.
     unsafe {
-        match api::mode() {
-            #[cfg(feature = "track")]
-            api::TRACKED => crate::tracked::give(context.addr() as u32, ptr, size),
-            _ => {
+        match api::way() {
+            api::PLAIN => {
                 let _ = context;
                 Plain.free_sized(ptr, size);
             }
+            #[cfg(feature = "track")]
+            _ => crate::tracked::give(context.addr() as u32, ptr, size),
+            #[cfg(not(feature = "track"))]
+            _ => {}
         }
     }
 }
@@ -61,10 +65,10 @@ unsafe fn give(context: *mut c_void, ptr: *mut u8, size: usize) {
 #[must_use]
 pub unsafe fn source(place: Place) -> Source {
     #[cfg(feature = "track")]
-    let number = match api::mode() {
+    let number = match api::way() {
+        api::PLAIN => 0,
         // SAFETY: the caller's promise.
-        api::TRACKED => unsafe { crate::tracked::number_of(place.file, place.line) },
-        _ => 0,
+        _ => unsafe { crate::tracked::number_of(place.file, place.line) },
     };
     #[cfg(not(feature = "track"))]
     let number = {

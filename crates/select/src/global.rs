@@ -12,9 +12,9 @@ pub struct Allokit;
 /// Calls `run` with the source that the mode says.
 macro_rules! with_source {
     ($source:ident => $run:expr) => {
-        match api::mode() {
+        match api::way() {
             #[cfg(feature = "track")]
-            api::TRACKED => {
+            way if way != api::PLAIN => {
                 let $source = api::Origin::Caller(0);
                 $run
             }

@@ -5,7 +5,7 @@
 //! is none of them; before the others, and before the tracking layer, the map of heaps is asked from the first heap on.
 
 use crate::Selected;
-use crate::api::{self, Plain, Source as _};
+use crate::api::{self, Origin, Plain, Source as _};
 use crate::arena::{Owner, Place, no_memory, report};
 use allokit_arena::{Label, Source};
 use allokit_core::{Backend, FaultKind, Known, MIN_ALIGN, Others, Stats};
@@ -142,7 +142,7 @@ pub(crate) unsafe extern "C" fn plain_free(ptr: *mut u8) {
     // SAFETY: the caller's promise.
     unsafe {
         if !free(ptr, Place::NONE) {
-            Selected::free(ptr);
+            crate::Base::free(ptr);
         }
     }
 }
@@ -153,7 +153,7 @@ pub(crate) unsafe extern "C" fn plain_free(ptr: *mut u8) {
 #[inline(never)]
 pub(crate) unsafe extern "C" fn plain_realloc(ptr: *mut u8, size: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { realloc(ptr, size, MIN_ALIGN, Place::NONE).unwrap_or_else(|| Selected::realloc(ptr, size)) }
+    unsafe { realloc(ptr, size, MIN_ALIGN, Place::NONE).unwrap_or_else(|| crate::Base::realloc(ptr, size)) }
 }
 
 /// # Safety
@@ -162,7 +162,7 @@ pub(crate) unsafe extern "C" fn plain_realloc(ptr: *mut u8, size: usize) -> *mut
 #[inline(never)]
 pub(crate) unsafe extern "C" fn plain_realloc_aligned(ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { realloc(ptr, size, align, Place::NONE).unwrap_or_else(|| Selected::realloc_aligned(ptr, size, align)) }
+    unsafe { realloc(ptr, size, align, Place::NONE).unwrap_or_else(|| crate::Base::realloc_aligned(ptr, size, align)) }
 }
 
 /// # Safety
@@ -171,7 +171,7 @@ pub(crate) unsafe extern "C" fn plain_realloc_aligned(ptr: *mut u8, size: usize,
 #[inline(never)]
 pub(crate) unsafe extern "C" fn plain_usable_size(ptr: *const u8) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { usable_size(ptr, Place::NONE).unwrap_or_else(|| Selected::usable_size(ptr)) }
+    unsafe { usable_size(ptr, Place::NONE).unwrap_or_else(|| crate::Base::usable_size(ptr)) }
 }
 
 /// Adds what heaps have taken from the system to what the backend has, where that is known.
@@ -328,9 +328,40 @@ fn refuse(h: *mut Raw, operation: &str, here: Place) {
     report(FaultKind::UseAfterDestroy, operation, Some(owner), h.addr(), Kind::Ended.text(), here);
 }
 
+/// Whether a rehearsal refuses a request of a heap that lives; ENOMEM then.
+#[inline(always)]
+unsafe fn is_refused(h: *mut Raw, size: usize, origin: Origin) -> bool {
+    #[cfg(feature = "track")]
+    if api::is_asked() {
+        // SAFETY: the caller's promise.
+        return unsafe { ask(h, size, origin) };
+    }
+    let _ = (h, size, origin);
+    false
+}
+
+#[cfg(feature = "track")]
+#[cold]
+#[inline(never)]
+unsafe fn ask(h: *mut Raw, size: usize, origin: Origin) -> bool {
+    use crate::rehearse::{From, refuses};
+    if !refuses(From::origin(origin), h, size) {
+        return false;
+    }
+    let here = if let Origin::At(file, line) = origin { Place { file, line } } else { Place::NONE };
+    // SAFETY: the caller's promise.
+    let owner = unsafe { owner(h) };
+    no_memory("alloc", owner.as_ref().map(named), here, size);
+    true
+}
+
 // ---- a heap as the source of an arena ----
 
 unsafe fn take(context: *mut c_void, size: usize, align: usize) -> *mut u8 {
+    // SAFETY: as below.
+    if unsafe { is_refused(context.cast(), size, Origin::Caller(0)) } {
+        return ptr::null_mut();
+    }
     // SAFETY: the heap cannot end while the arena has its memory in it.
     pointer(unsafe { Raw::alloc_pinned(context.cast(), size, align) }.ok())
 }
@@ -434,20 +465,21 @@ pub mod heaps {
 
     /// `ak_heap_alloc`
     #[inline]
-    pub unsafe fn alloc(h: *mut Raw, size: usize) -> *mut u8 {
+    pub unsafe fn alloc(h: *mut Raw, size: usize, origin: Origin) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
             let block = Raw::alloc_quick(h, size);
-            if block.is_null() { alloc_slow(h, size) } else { block }
+            if block.is_null() { alloc_slow(h, size, origin) } else { block }
         }
     }
 
+    /// `ak_heap_alloc`, where the heap has nothing at hand.
     #[cold]
     #[inline(never)]
-    unsafe fn alloc_slow(h: *mut Raw, size: usize) -> *mut u8 {
+    pub unsafe fn alloc_slow(h: *mut Raw, size: usize, origin: Origin) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !lives(h, "alloc", Place::NONE) {
+            if !lives(h, "alloc", Place::NONE) || is_refused(h, size, origin) {
                 return ptr::null_mut();
             }
             pointer(settle(Raw::alloc_slow(h, size), "alloc", || owner(h), Place::NONE, size))
@@ -455,10 +487,10 @@ pub mod heaps {
     }
 
     /// `ak_heap_calloc`
-    pub unsafe fn calloc(h: *mut Raw, count: usize, size: usize) -> *mut u8 {
+    pub unsafe fn calloc(h: *mut Raw, count: usize, size: usize, origin: Origin) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !lives(h, "alloc", Place::NONE) {
+            if !lives(h, "alloc", Place::NONE) || is_refused(h, count.saturating_mul(size), origin) {
                 return ptr::null_mut();
             }
             pointer(settle(Raw::calloc(h, count, size), "alloc", || owner(h), Place::NONE, count.saturating_mul(size)))
@@ -466,10 +498,10 @@ pub mod heaps {
     }
 
     /// `ak_heap_alloc_aligned`
-    pub unsafe fn alloc_aligned(h: *mut Raw, size: usize, align: usize) -> *mut u8 {
+    pub unsafe fn alloc_aligned(h: *mut Raw, size: usize, align: usize, origin: Origin) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
-            if !lives(h, "alloc", Place::NONE) {
+            if !lives(h, "alloc", Place::NONE) || is_refused(h, size, origin) {
                 return ptr::null_mut();
             }
             pointer(settle(Raw::alloc_aligned(h, size, align), "alloc", || owner(h), Place::NONE, size))
@@ -477,17 +509,18 @@ pub mod heaps {
     }
 
     /// `ak_heap_realloc`, `ak_lua_alloc`
-    pub unsafe fn realloc(h: *mut Raw, block: *mut u8, size: usize, here: Place) -> *mut u8 {
+    pub unsafe fn realloc(h: *mut Raw, block: *mut u8, size: usize, here: Place, caller: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
+            let origin = if here.file.is_null() { Origin::Caller(caller) } else { Origin::At(here.file, here.line) };
             if block.is_null() {
-                return alloc(h, size);
+                return alloc(h, size, origin);
             }
             if size == 0 {
                 free(h, block, here);
                 return ptr::null_mut();
             }
-            if !lives(h, "realloc", here) {
+            if !lives(h, "realloc", here) || is_refused(h, size, origin) {
                 return ptr::null_mut();
             }
             pointer(settle(Raw::realloc(h, block, size), "realloc", || owner(h), here, size))
@@ -521,14 +554,14 @@ pub mod heaps {
     }
 
     /// `ak_heap_memdup`, `ak_heap_strndup`: a copy of `size` bytes, and a zero byte when it is a text
-    pub unsafe fn copy(h: *mut Raw, from: *const u8, size: usize, text: bool) -> *mut u8 {
+    pub unsafe fn copy(h: *mut Raw, from: *const u8, size: usize, text: bool, origin: Origin) -> *mut u8 {
         // SAFETY: the caller's promise; the block is fresh.
         unsafe {
             if from.is_null() && (size != 0 || text) {
                 errno::set(errno::EINVAL);
                 return ptr::null_mut();
             }
-            let copy = alloc(h, size.saturating_add(usize::from(text)));
+            let copy = alloc(h, size.saturating_add(usize::from(text)), origin);
             if !copy.is_null() {
                 if size != 0 {
                     copy.copy_from_nonoverlapping(from, size);
@@ -542,14 +575,14 @@ pub mod heaps {
     }
 
     /// `ak_heap_strdup`, `ak_heap_strndup`
-    pub unsafe fn text(h: *mut Raw, from: *const c_char, most: usize) -> *mut c_char {
+    pub unsafe fn text(h: *mut Raw, from: *const c_char, most: usize, origin: Origin) -> *mut c_char {
         let mut length = 0;
         // SAFETY: bytes are read one by one up to the first zero or `most`.
         unsafe {
             while !from.is_null() && length < most && *from.add(length) != 0 {
                 length += 1;
             }
-            copy(h, from.cast(), length, true).cast()
+            copy(h, from.cast(), length, true, origin).cast()
         }
     }
 

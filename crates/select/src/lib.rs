@@ -12,11 +12,15 @@ extern crate std;
 
 pub mod api;
 pub mod arena;
+pub mod fail;
 mod global;
 pub mod heap;
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 mod http;
 pub mod leaks;
+pub mod limit;
+#[cfg(feature = "track")]
+mod rehearse;
 pub mod sampled;
 pub mod settings;
 #[cfg(feature = "track")]
@@ -26,6 +30,14 @@ mod tracked;
 pub use allokit_guard::{checked, set_stranger};
 #[cfg(feature = "track")]
 pub use tracked::Kinded;
+
+/// The backend below the tracking layer: where it does not itself count against the limit of the process, with that.
+#[cfg(all(feature = "track", feature = "native"))]
+pub(crate) type Base = Selected;
+#[cfg(all(feature = "track", not(feature = "native")))]
+pub(crate) type Base = limit::Counting<Selected>;
+#[cfg(not(feature = "track"))]
+pub(crate) type Base = Selected;
 
 pub use global::Allokit;
 

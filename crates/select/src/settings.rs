@@ -93,7 +93,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 9] = [None; 9];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 13] = [None; 13];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -154,6 +154,12 @@ pub fn read_environment() {
     {
         complaints[8] = Some(("ALLOKIT_GROWTH", value, "a time between snapshots, such as 30s, 5m or 500ms"));
     }
+    let limit = env::var(c"ALLOKIT_LIMIT").filter(|value| !value.is_empty());
+    if let Some(value) = limit
+        && bytes(value).is_none()
+    {
+        complaints[9] = Some(("ALLOKIT_LIMIT", value, "a number of bytes, such as 512M"));
+    }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
     if FROM_ENVIRONMENT.compare_exchange(0, level_stored as u8 + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -162,8 +168,14 @@ pub fn read_environment() {
     if let Some(policy) = policy {
         fault::set_policy(policy);
     }
+    let limit = limit.and_then(bytes).unwrap_or(0);
+    let held = crate::limit::set_first(limit);
+    rehearsal(&mut complaints[10..]);
     for (name, value, valid) in complaints.into_iter().flatten() {
         unknown(name, value, valid);
+    }
+    if limit != 0 && !held {
+        complain(format_args!("ALLOKIT_LIMIT is ignored: this library was built without tracking (ALLOKIT_TRACK=OFF)"));
     }
     let asked = env::var(c"ALLOKIT_TRACK").map_or(&b""[..], CStr::to_bytes);
     if level != Level::Off && !cfg!(feature = "track") {
@@ -200,6 +212,49 @@ pub fn read_environment() {
     {
         complain(format_args!(
             "ALLOKIT_GUARD guards arenas and pools; the guarded heap is not in this library (ALLOKIT_GUARD=ON in CMake)"
+        ));
+    }
+}
+
+/// What a sweep or its user wants to fail.
+#[cfg(feature = "track")]
+fn rehearsal(complaints: &mut [Option<(&str, &'static CStr, &str)>]) {
+    use crate::rehearse;
+    let set = |name| env::var(name).filter(|value: &&CStr| !value.is_empty());
+    if let Some(path) = set(c"ALLOKIT_FAIL_LOG")
+        && rehearse::begin_log(path) == rehearse::Begun::Anothers
+    {
+        // It was started by the program that is looked at.
+        return;
+    }
+    if let Some(value) = set(c"ALLOKIT_FAIL_NTH")
+        && !rehearse::nth_of(value)
+    {
+        complaints[0] = Some(("ALLOKIT_FAIL_NTH", value, "a number, n+ for that request and all after it"));
+    }
+    if let Some(value) = set(c"ALLOKIT_FAIL_RATE")
+        && !rehearse::rate_of(value)
+    {
+        complaints[1] = Some(("ALLOKIT_FAIL_RATE", value, "requests per million, with :seed"));
+    }
+    if let Some(value) = set(c"ALLOKIT_FAIL_ONLY")
+        && !rehearse::only_of(value)
+    {
+        // Nothing fails that was not meant.
+        rehearse::nothing();
+        complaints[2] = Some((
+            "ALLOKIT_FAIL_ONLY",
+            value,
+            "file.c, file.c:line, function, module+0x12, min-max; several with commas",
+        ));
+    }
+}
+
+#[cfg(not(feature = "track"))]
+fn rehearsal(_: &mut [Option<(&str, &'static CStr, &str)>]) {
+    if [c"ALLOKIT_FAIL_NTH", c"ALLOKIT_FAIL_RATE"].into_iter().any(|name| env::var(name).is_some()) {
+        complain(format_args!(
+            "ALLOKIT_FAIL_NTH and ALLOKIT_FAIL_RATE are ignored: this library was built without tracking (ALLOKIT_TRACK=OFF)"
         ));
     }
 }

@@ -1,10 +1,13 @@
 //! The tracking or guarding layer as a source of the C rules: each [`Origin`] becomes the number of a call site.
 
+use crate::Base;
+#[cfg(not(feature = "guard"))]
 use crate::Selected;
-use crate::api::{Kind, Origin, Source};
+use crate::api::{self, Kind, Origin, Source};
 use crate::arena::Place;
 use crate::heap;
 use crate::leaks::{LeaksFormat, Profile, RawSnapshot, SiteInfo};
+use crate::rehearse::{self, From};
 #[cfg(not(feature = "guard"))]
 use allokit_core::Backend;
 use allokit_core::{Fault, FaultKind, Known, MIN_ALIGN, Stats};
@@ -20,9 +23,9 @@ use core::ffi::{CStr, c_char};
 use core::{fmt, ptr};
 
 #[cfg(not(feature = "guard"))]
-type Layer = Tracked<Selected>;
+type Layer = Tracked<Base>;
 #[cfg(feature = "guard")]
-type Layer = allokit_guard::Guarded<Selected>;
+type Layer = allokit_guard::Guarded<Base>;
 
 /// Before the first tracked allocation.
 pub(crate) fn start() {
@@ -284,6 +287,131 @@ impl Origin {
     }
 }
 
+/// A call of which is known that it goes to the layer.
+#[derive(Clone, Copy)]
+struct Layered(Origin, Kind);
+
+impl Kinded {
+    /// The layer, where nothing else is to be asked first.
+    #[inline(always)]
+    fn direct(self) -> Option<Layered> {
+        if api::is_asked() { None } else { Some(Layered(self.0, self.1)) }
+    }
+
+    /// A request that may be refused, then the layer or the backend.
+    #[cold]
+    #[inline(never)]
+    fn ask(
+        self,
+        size: usize,
+        layer: &dyn Fn(Layered) -> *mut u8,
+        backend: &dyn Fn(api::Counted) -> *mut u8,
+    ) -> *mut u8 {
+        let from = From::origin(self.0);
+        if rehearse::refuses(from, ptr::null_mut(), size) {
+            return rehearse::refused(from, size);
+        }
+        if api::mode() == api::TRACKED { layer(Layered(self.0, self.1)) } else { backend(api::Counted) }
+    }
+
+    /// The layer, or the backend: a call that is never refused.
+    #[inline(always)]
+    fn layer(self) -> Option<Layered> {
+        if !api::is_asked() || api::mode() == api::TRACKED { Some(Layered(self.0, self.1)) } else { None }
+    }
+}
+
+// SAFETY: the layer keeps the contract, and so does the backend.
+unsafe impl Source for Kinded {
+    #[inline]
+    fn alloc(self, size: usize) -> *mut u8 {
+        match self.direct() {
+            Some(known) => known.alloc(size),
+            None => self.ask(size, &|known| known.alloc(size), &|plain| plain.alloc(size)),
+        }
+    }
+    #[inline]
+    fn alloc_zeroed(self, size: usize) -> *mut u8 {
+        match self.direct() {
+            Some(known) => known.alloc_zeroed(size),
+            None => self.ask(size, &|known| known.alloc_zeroed(size), &|plain| plain.alloc_zeroed(size)),
+        }
+    }
+    fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
+        match self.direct() {
+            Some(known) => known.alloc_aligned(size, align),
+            None => {
+                self.ask(size, &|known| known.alloc_aligned(size, align), &|plain| plain.alloc_aligned(size, align))
+            }
+        }
+    }
+    fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
+        match self.direct() {
+            Some(known) => known.alloc_aligned_zeroed(size, align),
+            None => self.ask(size, &|known| known.alloc_aligned_zeroed(size, align), &|plain| {
+                plain.alloc_aligned_zeroed(size, align)
+            }),
+        }
+    }
+    #[inline]
+    unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.direct() {
+                Some(known) => known.realloc(ptr, size),
+                None => self.ask(size, &|known| known.realloc(ptr, size), &|plain| plain.realloc(ptr, size)),
+            }
+        }
+    }
+    unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.direct() {
+                Some(known) => known.realloc_aligned(ptr, size, align),
+                None => self.ask(size, &|known| known.realloc_aligned(ptr, size, align), &|plain| {
+                    plain.realloc_aligned(ptr, size, align)
+                }),
+            }
+        }
+    }
+    #[inline]
+    unsafe fn free(self, ptr: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.layer() {
+                Some(known) => known.free(ptr),
+                None => api::Counted.free(ptr),
+            }
+        }
+    }
+    #[inline]
+    unsafe fn free_sized(self, ptr: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.layer() {
+                Some(known) => known.free_sized(ptr, size),
+                None => api::Counted.free_sized(ptr, size),
+            }
+        }
+    }
+    unsafe fn usable_size(self, ptr: *const u8) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.layer() {
+                Some(known) => known.usable_size(ptr),
+                None => api::Counted.usable_size(ptr),
+            }
+        }
+    }
+    #[cold]
+    fn impossible(self) -> *mut u8 {
+        match self.layer() {
+            Some(known) => known.impossible(),
+            None => api::Counted.impossible(),
+        }
+    }
+}
+
 cfg_if::cfg_if! {
     if #[cfg(feature = "guard")] {
         #[inline(always)]
@@ -329,7 +457,7 @@ cfg_if::cfg_if! {
 }
 
 // SAFETY: the tracking layer keeps the contract, and so does the heap whose block it is.
-unsafe impl Source for Kinded {
+unsafe impl Source for Layered {
     #[inline]
     fn alloc(self, size: usize) -> *mut u8 {
         alloc(self.1, size, self.0.site())
@@ -455,6 +583,15 @@ unsafe impl Source for Origin {
 /// Memory for an arena and the like, attributed to the place that made it.
 pub(crate) fn take(number: u32, size: usize, align: usize) -> *mut u8 {
     let site = SiteId::from_number(number);
+    if api::is_asked() {
+        let from = From::site(site);
+        if rehearse::refuses(from, ptr::null_mut(), size) {
+            return rehearse::refused(from, size);
+        }
+        if api::mode() == api::PLAIN {
+            return api::alloc_aligned(api::Counted, size, align);
+        }
+    }
     if align <= allokit_core::MIN_ALIGN {
         Layer::alloc_at(size, site)
     } else {
@@ -468,7 +605,12 @@ pub(crate) fn take(number: u32, size: usize, align: usize) -> *mut u8 {
 /// `ptr` came from [`take`] with this size.
 pub(crate) unsafe fn give(number: u32, ptr: *mut u8, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { Layer::free_sized_at(ptr, size, SiteId::from_number(number)) }
+    unsafe {
+        if api::mode() == api::PLAIN {
+            return api::Counted.free_sized(ptr, size);
+        }
+        Layer::free_sized_at(ptr, size, SiteId::from_number(number));
+    }
 }
 
 /// The number of a place, for [`take`].

@@ -16,12 +16,15 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+
 /// The cases of this module.
 pub fn cases() -> Vec<Case> {
     vec![
         Case::new("cli/unit", build::test_command),
         Case::new("cli/run", run),
         Case::new("cli/report-and-diff", report_and_diff),
+        Case::new("cli/oom-sweep", oom_sweep),
         Case::new("cli/bad-input", bad_input),
         Case::new("cli/installed", installed),
     ]
@@ -243,6 +246,114 @@ fn report_and_diff() -> Result<()> {
     Ok(())
 }
 
+/// tests/cli/oom.c: each of its mistakes is found at its line, and what it does right is none.
+fn oom_sweep() -> Result<()> {
+    tools::need(&["gcc"])?;
+    let folder = tempfile::tempdir()?;
+    let here = folder.path();
+    let source = build::root().join("tests/cli/oom.c");
+    let mut command = Command::new("gcc");
+    command.args(["-std=gnu99", "-g", "-O1", "-fno-inline", "-fno-optimize-sibling-calls"]);
+    tools::output(command.args(WARNINGS).arg("-o").arg(here.join("oom")).arg(&source))?;
+    let text = fs::read_to_string(&source)?;
+    // A mistake is where its request is: `malloc(102)`.
+    let line = |what: &str| text.lines().position(|line| line.contains(what)).map_or(0, |at| at as u64 + 1);
+    let sweep = |options: &[&str]| {
+        let mut arguments = vec!["oom-sweep", "--timeout", "1", "--report", "json:o.json"];
+        arguments.extend(options);
+        arguments.extend(["--", "./oom"]);
+        let done = allokit(here, &arguments)?;
+        let json: Value =
+            serde_json::from_str(&fs::read_to_string(here.join("o.json"))?).with_context(|| done.all())?;
+        Ok::<_, anyhow::Error>((done, json))
+    };
+    let verdicts = |json: &Value| -> Vec<(String, u64, u64)> {
+        let findings = json["findings"].as_array().into_iter().flatten();
+        let one = |finding: &Value| {
+            let name = finding["verdict"].as_str().unwrap_or("").to_string();
+            (name, finding["place"]["line"].as_u64().unwrap_or(0), finding["end"][0]["line"].as_u64().unwrap_or(0))
+        };
+        let mut all: Vec<_> = findings.map(one).collect();
+        all.sort();
+        all
+    };
+    let expected = |wrapped: &[(&'static str, u64)]| {
+        let place = |what: &str| line(what);
+        let mut all = vec![
+            ("crash", place("malloc(102)"), place("strcpy(text, \"unchecked\")")),
+            ("leak", place("malloc(104)"), 0),
+            ("corruption", place("malloc(107)"), 0),
+            ("silent", place("strdup("), 0),
+            ("handled", place("malloc(101)"), 0),
+            ("handled", place("malloc(103)"), 0),
+            ("handled", place("malloc(106)"), 0),
+            ("handled", place("malloc(size)"), 0),
+            // The buffer of standard output: it does without.
+            ("handled", place("puts(text)"), 0),
+        ];
+        all.extend(wrapped.iter().map(|(verdict, end)| (*verdict, place("malloc(110)"), *end)));
+        all
+    };
+    let same = |json: &Value, expected: &[(&str, u64, u64)]| {
+        let mut found = verdicts(json);
+        // These two end inside libc, whose lines are not known everywhere.
+        let hang = found.iter().position(|one| one.0 == "hang" && one.1 == line("malloc(105)"));
+        found.remove(hang.with_context(|| format!("no hang in {found:?}"))?);
+        let abort = text.lines().enumerate().filter(|(_, line)| line.contains("malloc(size)")).nth(1);
+        let abort = found.iter().position(|one| one.0 == "abort" && Some(one.1) == abort.map(|(at, _)| at as u64 + 1));
+        found.remove(abort.with_context(|| format!("no abort in {found:?}"))?);
+        let mut expected: Vec<_> = expected.iter().map(|one| (one.0.to_string(), one.1, one.2)).collect();
+        expected.sort();
+        ensure!(found == expected, "found {found:#?}\nexpected {expected:#?}");
+        Ok(())
+    };
+
+    // By the first frame outside libc, a wrapper is one site, whose second caller does not look.
+    let careless = line("text[0] = 'x'");
+    let (done, json) = sweep(&["--jobs", "4", "--report", "github", "--report", "junit:o.xml"])?;
+    ensure!(done.ending == "exit status: 1", "{}: {}", done.ending, done.all());
+    same(&json, &expected(&[("crash", careless)]))?;
+    let at = line("malloc(104)");
+    let annotation = format!("::error file=tests/cli/oom.c,line={at},title=Allokit::a failed allocation here is not");
+    ensure!(done.stdout.lines().any(|line| line.starts_with(&annotation)), "{}", done.stdout);
+    ensure!(done.stdout.matches("::error ").count() == 5, "{}", done.stdout);
+    let junit = fs::read_to_string(here.join("o.xml"))?;
+    ensure!(junit.contains("tests=\"12\" failures=\"5\"") && junit.matches("<failure ").count() == 5, "{junit}");
+    let leak = json["findings"].as_array().into_iter().flatten().find(|one| one["verdict"] == "leak");
+    let leak = leak.context("no leak")?;
+    let said = format!("1 block allocated at {}:{} (forgets)", source.display(), line("malloc(103)"));
+    ensure!(
+        leak["more"][0] == said && leak["about"].as_str().is_some_and(|about| about.contains("103 bytes")),
+        "{leak}"
+    );
+
+    // By the stack, each caller is a site; the text names them, and what to type.
+    let (done, json) = sweep(&["--depth", "stack", "--report", "text"])?;
+    same(&json, &expected(&[("crash", careless), ("handled", 0)]))?;
+    for piece in ["double free of 0x", "(careless)\n", "again: ALLOKIT_FAIL_ONLY='oom+0x"] {
+        ensure!(done.stdout.contains(piece), "no {piece} in {}", done.stdout);
+    }
+    // What to type does it again.
+    let mut again = done.stdout.lines().filter_map(|line| line.trim().strip_prefix("again: "));
+    let script = format!("{} exec ./oom", again.next_back().context("nothing to type")?);
+    let mut command = Command::new("sh");
+    command
+        .current_dir(here)
+        .arg("-c")
+        .arg(script)
+        .env("LD_PRELOAD", prefix()?.join("lib/liballokit_preload_native.so"));
+    let silent = tools::attempt(&mut command)?;
+    ensure!(silent.success && silent.stdout.is_empty(), "{}", silent.all());
+
+    // A single failure is got over by trying again; verdicts that are not asked for are no failure.
+    let (done, json) = sweep(&["--once", "--max-sites", "5", "--fail-on", "hang,abort"])?;
+    ensure!(done.success && json["sites"] == 5 && json["counts"]["hang"] == 0, "{}: {json}", done.all());
+    // Where exit is called, what is live counts only when it is asked for.
+    let (_, json) = sweep(&["--leaks", "none"])?;
+    ensure!(json["counts"]["leak"] == 0, "{json}");
+    Ok(())
+}
+
 fn bad_input() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let here = folder.path();
@@ -289,6 +400,19 @@ fn bad_input() -> Result<()> {
         ),
         (&["run", "--report", "html:.", "--", "./leak"], "125", "it is a folder"),
         (&["run", "--runs", "2", "--report", "text", "--", "./leak"], "125", "a comparison has no --report"),
+        (&["oom-sweep", "--", "./no-such"], "127", "there is no program ./no-such"),
+        (&["oom-sweep", "--", "./static"], "126", "linked statically"),
+        (&["oom-sweep", "--backend", "system", "--", "./leak"], "2", "valid: native, mimalloc, jemalloc"),
+        (&["oom-sweep", "--guard", "on", "--", "./leak"], "2", "liballokit_preload_native_guard.so is missing"),
+        (&["oom-sweep", "--fail-on", "hung", "--", "./leak"], "2", "--fail-on hung is not known; valid: crash, hang"),
+        (&["oom-sweep", "--depth", "9", "--", "./leak"], "2", "--depth 9 is not known; valid: auto, stack"),
+        (&["oom-sweep", "--report", "xml", "--", "./leak"], "2", "valid: text, json, junit, github"),
+        (
+            &["oom-sweep", "--leaks", "some", "--", "./leak"],
+            "2",
+            "--leaks some is not known; valid: returned, all, none",
+        ),
+        (&["oom-sweep", "--", "./leak", "abort"], "2", "without any failure the program ends by SIGABRT"),
         (&["report", "no-such.json"], "2", "cannot read no-such.json"),
         (&["report", "cut-whole.json"], "2", "cut-whole.json: the file is cut off"),
         (&["report", "cut-whole.pb"], "2", "cut-whole.pb: the file is cut off"),
@@ -331,7 +455,7 @@ fn bad_input() -> Result<()> {
 /// What `cargo xtask install` puts there beside the command.
 fn installed() -> Result<()> {
     let prefix = prefix()?;
-    for page in ["allokit.1", "allokit-run.1", "allokit-report.1", "allokit-diff.1"] {
+    for page in ["allokit.1", "allokit-run.1", "allokit-report.1", "allokit-diff.1", "allokit-oom-sweep.1"] {
         let text = fs::read_to_string(prefix.join("share/man/man1").join(page)).with_context(|| page.to_string())?;
         ensure!(text.contains(".TH ") && text.contains("SYNOPSIS"), "{page}: {text}");
     }

@@ -333,8 +333,8 @@ fn oom_sweep() -> Result<()> {
         ensure!(done.stdout.contains(piece), "no {piece} in {}", done.stdout);
     }
     // What to type does it again.
-    let again = done.stdout.lines().filter_map(|line| line.trim().strip_prefix("again: "));
-    let script = format!("{} exec ./oom", again.last().context("nothing to type")?);
+    let mut again = done.stdout.lines().filter_map(|line| line.trim().strip_prefix("again: "));
+    let script = format!("{} exec ./oom", again.next_back().context("nothing to type")?);
     let mut command = Command::new("sh");
     command
         .current_dir(here)

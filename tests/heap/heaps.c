@@ -605,6 +605,12 @@ TEST(heap_requests_fail_on_purpose) {
     CHECK(ak_heap_destroy(heap) && ak_heap_destroy(other));
 }
 
+TEST(heap_first_block_of_many_mib) {
+    ak_heap_t *heap = ak_heap_new(NULL);
+    CHECK(heap != NULL && ak_heap_alloc(heap, (size_t)10 << 20) != NULL);
+    CHECK(ak_heap_destroy(heap));
+}
+
 TEST(heap_memory_counts_against_the_limit_of_the_process) {
     void *first = ak_alloc(10);
     if (!ak_limit_set((size_t)1 << 40)) SKIP("not in this build");

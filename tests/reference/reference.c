@@ -332,7 +332,8 @@ bool ak_limit_set(size_t bytes) {
 size_t ak_limit_get(void) { return limit_bytes; }
 size_t ak_limit_used(void) { return held; }
 bool ak_fail_nth(uint64_t n) {
-    fail_n = n == 0 && bug("failures_stay") ? 1 : n;
+    fail_n = n;
+    if (n == 0 && bug("failures_stay")) fail_n = 1, fail_times = UINT64_MAX;
     fail_seen = fail_count = 0;
     return true;
 }

@@ -280,7 +280,7 @@ fn take_order(units: usize, order: usize) -> Option<Run> {
             if record.is_null() && clean_all(state) {
                 record = pop(&mut state.clean, CLEAN, order);
             }
-            if record.is_null() && reserve(state) {
+            if record.is_null() && reserve(state, UNIT << order) {
                 record = pop(&mut state.clean, CLEAN, order);
             }
             if record.is_null() {
@@ -472,17 +472,17 @@ unsafe fn fade(state: &mut State) {
     unsafe { while UNUSED.load(Ordering::Relaxed) > kept() && clean_one(state, true) {} }
 }
 
-/// Takes address space. False when there is none.
+/// Takes address space, `least` bytes or more (a buddy's length). False when there is none.
 ///
 /// # Safety
 /// Under LOCK.
-unsafe fn reserve(state: &mut State) -> bool {
+unsafe fn reserve(state: &mut State, least: usize) -> bool {
     let largest = UNIT << (ORDERS - 1);
-    let mut bytes = state.next_reservation;
+    let mut bytes = state.next_reservation.max(least);
     let mut start;
     loop {
         start = pages::map(bytes, bytes.min(largest));
-        if !start.is_null() || bytes <= RESERVE_FIRST / 4 || cfg!(miri) {
+        if !start.is_null() || bytes <= least.max(RESERVE_FIRST / 4) || cfg!(miri) {
             break;
         }
         bytes /= 2;

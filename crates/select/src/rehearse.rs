@@ -250,11 +250,18 @@ fn is_stack(caller: usize, depth: usize) -> bool {
     (1..depth).all(|index| index < count && is_frame(frames[index], index))
 }
 
+/// Return addresses of the calling thread's stack, the innermost first, and how many there are. The first call may allocate:
+/// not before it is known what becomes of allocations.
+fn stack(frames: &mut [usize]) -> usize {
+    backtrace::prepare();
+    backtrace::frames(0, frames)
+}
+
 /// The stack from the return address of a call on, which is known to be in it; just that where it is not.
 pub(crate) fn stack_from(caller: usize, frames: &mut [usize; FRAMES]) -> usize {
     // What lies between: the layers of this library.
     let mut all = [0; FRAMES + 24];
-    let count = backtrace::frames(0, &mut all);
+    let count = stack(&mut all);
     frames[0] = caller;
     let Some(start) = all[..count].iter().position(|address| *address == caller) else { return 1 };
     let length = (count - start).min(FRAMES);
@@ -264,8 +271,6 @@ pub(crate) fn stack_from(caller: usize, frames: &mut [usize; FRAMES]) -> usize {
 
 /// Counts from here on; asks about each call, or no longer.
 fn begin() {
-    // For what is asked about by its stack.
-    backtrace::prepare();
     SEEN.store(0, Ordering::Relaxed);
     FAILED.store(0, Ordering::Relaxed);
     api::ask();

@@ -6,7 +6,7 @@
 //! first: those that it starts write nothing.
 
 use super::{FRAMES, From, Inside, stack_from};
-use allokit_platform::{Lock, backtrace, crash, file, process, symbol};
+use allokit_platform::{Lock, crash, file, process, symbol};
 use allokit_report::fault;
 use core::ffi::CStr;
 use core::ptr;
@@ -112,7 +112,6 @@ pub(crate) fn begin(path: &CStr) -> Begun {
     let depth = log.header.depth.load(Ordering::Relaxed).min(FRAMES as u64) as usize;
     DEPTH.store(depth, Ordering::Relaxed);
     fault::keep_in(&log.header.faults);
-    backtrace::prepare();
     crash::on_crash(note_crash);
     LOG.store(start, Ordering::Release);
     Begun::Mine
@@ -251,7 +250,7 @@ fn note_crash(executed: usize) {
         return;
     }
     let mut all = [0; CRASH + 8];
-    let count = backtrace::frames(0, &mut all);
+    let count = super::stack(&mut all);
     // As if it was a return address.
     let first = executed.wrapping_add(1);
     log.header.crash[0].store(named(log, first), Ordering::Relaxed);
@@ -277,7 +276,7 @@ pub(crate) fn at_exit() {
     let Some(log) = log() else { return };
     let Some(_inside) = Inside::enter() else { return };
     let mut frames = [0; 128];
-    let count = backtrace::frames(0, &mut frames);
+    let count = super::stack(&mut frames);
     let base = symbol::program_base();
     let is_programs = |frame: &usize| symbol::of(*frame).is_some_and(|at| at.base == base);
     // (This function may be linked into the program; `exit` is not.)

@@ -12,6 +12,7 @@
 //! of the map; a slot is fresh, in use, or in its part's ring of freed ones.
 
 use crate::block::{self, Layout};
+use crate::budget::Budget;
 use crate::switches::Check;
 use crate::{Kind, SiteId, fault};
 use allokit_platform::{Lock, entropy, errno, fill, meta, pages};
@@ -81,8 +82,17 @@ pub(crate) fn lock() -> &'static Lock {
     &LOCK
 }
 
+/// How many large blocks may have pages of their own: two system calls and the faults of fresh pages are not paid for all
+/// blocks of a program that does little but allocate large ones.
+static BUDGET: Budget = Budget::new(crate::Options::PAGES_FIRST, crate::Options::PAGES);
+
+pub(crate) fn may_spend() -> bool {
+    BUDGET.spend(1)
+}
+
 /// Reserves the address space, as much as there is.
-pub(crate) fn begin() {
+pub(crate) fn begin(each_second: usize) {
+    BUDGET.set(each_second);
     if cfg!(miri) || pages::space_is_limited() {
         return;
     }

@@ -213,3 +213,21 @@ fn threads_free_each_others_blocks() {
     });
     assert_eq!(found, 0);
 }
+
+/// Whatever is cleared of a block lies in it, and its start and its end are.
+#[test]
+fn cleared_parts_lie_in_the_block() {
+    for align in [16, 64, 4096, 1 << 16, 1 << 20] {
+        for size in [1, 16, 300, 4096, 5000, LARGE, 1 << 20] {
+            let layout = crate::Layout::aligned(size, align);
+            for all in [false, true] {
+                if !all && layout.gross() <= 4096 {
+                    continue;
+                }
+                let [(start, end), (behind, last)] = crate::block::cleared(layout, all);
+                assert!(start <= layout.offset - 16 && end >= layout.offset + 16, "{layout:?}");
+                assert!(end <= behind && behind <= last && last == layout.gross(), "{layout:?}");
+            }
+        }
+    }
+}

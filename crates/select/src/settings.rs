@@ -64,7 +64,13 @@ pub(crate) fn guard_options() -> allokit_guard::Options {
     allokit_guard::Options {
         quarantine: env::var(c"ALLOKIT_QUARANTINE").and_then(bytes),
         check_every: env::var(c"ALLOKIT_CHECK").and_then(bytes).unwrap_or(0),
+        pages_each_second: env::var(c"ALLOKIT_GUARD_PAGES").and_then(pages),
     }
+}
+
+/// A number of large blocks each second, or all.
+fn pages(value: &CStr) -> Option<usize> {
+    if value.to_bytes() == b"all" { Some(usize::MAX) } else { bytes(value) }
 }
 
 /// Says something once about a setting.
@@ -84,7 +90,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 7] = [None; 7];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 8] = [None; 8];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -131,6 +137,12 @@ pub fn read_environment() {
         && bytes(value).is_none()
     {
         complaints[6] = Some(("ALLOKIT_CHECK", value, "a number of frees"));
+    }
+    if let Some(value) = env::var(c"ALLOKIT_GUARD_PAGES")
+        && !value.is_empty()
+        && pages(value).is_none()
+    {
+        complaints[7] = Some(("ALLOKIT_GUARD_PAGES", value, "all, a number of large blocks each second"));
     }
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };

@@ -48,6 +48,7 @@ fn report_overflow(
         block: ptr.cast(),
         offset: first,
         size: layout.size,
+        over_bytes: last + 1 - layout.size,
         allocated: allocated.place(),
         now: site.place(),
         ..Fault::new(FaultKind::Overflow)
@@ -215,6 +216,7 @@ pub(crate) fn checked(ptr: *const u8, kind: FaultKind, layout: &Layout, word: u6
         block: ptr.cast(),
         offset: over.0,
         size: layout.size,
+        over_bytes: if kind == FaultKind::Overflow { over.1 + 1 - layout.size } else { 0 },
         allocated: allocated.place(),
         now: site.place(),
         ..Fault::new(kind)
@@ -266,6 +268,7 @@ pub(crate) fn copy(found: &Copy<'_>, site: SiteId) {
         offset: found.addr.wrapping_sub(start),
         size,
         told_size: found.bytes,
+        over_bytes: found.block.map_or(0, |_| found.bytes - (size - (found.addr - start))),
         allocated: allocated.place(),
         now: site.place(),
         ..Fault::new(found.kind)

@@ -90,7 +90,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 8] = [None; 8];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 9] = [None; 9];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -144,6 +144,18 @@ pub fn read_environment() {
     {
         complaints[7] = Some(("ALLOKIT_GUARD_PAGES", value, "all, a number of large blocks each second"));
     }
+    let json = env::var(c"ALLOKIT_REPORT").filter(|value| !value.is_empty()).and_then(|value| {
+        let bytes = value.to_bytes_with_nul();
+        match &bytes[..bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len() - 1)] {
+            b"text" if value.to_bytes() == b"text" => None,
+            // After the colon, if there is one.
+            b"json" => Some(CStr::from_bytes_with_nul(bytes.get(5..).unwrap_or(b"\0")).unwrap_or(c"")),
+            _ => {
+                complaints[8] = Some(("ALLOKIT_REPORT", value, "text, json, json:path"));
+                None
+            }
+        }
+    });
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
     if FROM_ENVIRONMENT.compare_exchange(0, level_stored as u8 + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -151,6 +163,9 @@ pub fn read_environment() {
     }
     if let Some(policy) = policy {
         fault::set_policy(policy);
+    }
+    if let Some(path) = json {
+        fault::report_as_json((!path.is_empty()).then_some(path));
     }
     for (name, value, valid) in complaints.into_iter().flatten() {
         unknown(name, value, valid);

@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("guard/controls", controls));
     cases.push(Case::new("guard/programs", programs));
     cases.push(Case::new("guard/places", places));
+    cases.push(Case::new("guard/json", json));
     cases
 }
 
@@ -191,25 +192,91 @@ fn matrix(wanted: &Wanted, binary: &Path, library: Option<&Path>, backend: &str)
     Ok(())
 }
 
+/// A program linked with the guarded library.
+fn link(source: &Path, folder: &Path) -> Result<PathBuf> {
+    let built = build::build_with(&Options { guard: true, ..Options::new("native") })?;
+    let binary = folder.join(source.file_stem().context("a source has a name")?);
+    let mut command = Command::new(tools::find("cc")?);
+    command.current_dir(source.parent().context("a source has a folder")?);
+    command.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-use-after-free", "-Wno-array-bounds"]);
+    command.args(["-Wno-stringop-overflow", "-fno-builtin", "-fno-inline", "-rdynamic", "-DAK_TRACK", "-I"]);
+    command
+        .arg(build::root().join("include"))
+        .arg("-o")
+        .arg(&binary)
+        .arg(source.file_name().context("a source has a name")?)
+        .arg(&built.static_lib);
+    tools::output(command.args(["-lpthread", "-ldl", "-lm"]))?;
+    Ok(binary)
+}
+
+/// `ALLOKIT_REPORT`: each fault as a line of JSON, which parsers take, with what the text has.
+fn json() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let source = build::root().join("tests/guard/json/json.c");
+    let binary = link(&source, folder.path())?;
+    let text = std::fs::read_to_string(&source)?;
+    let wanted: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("/* LINE ")?.strip_suffix(" */")).collect();
+    ensure!(wanted.len() == 3, "{} holds {} lines", source.display(), wanted.len());
+    let file = folder.path().join("faults.jsonl");
+    let to_file = format!("json:{}", file.display());
+    for policy in ["abort", "report", "quiet"] {
+        let expected: Vec<String> = wanted.iter().map(|line| line.replace("@POLICY@", policy)).collect();
+        let expected = &expected[..match policy {
+            "abort" => 1,
+            "report" => 3,
+            _ => 0,
+        }];
+        for report in ["json", &to_file] {
+            let done = run(None, &binary, &[("ALLOKIT_POLICY", policy), ("ALLOKIT_REPORT", report)])?;
+            let err = String::from_utf8_lossy(&done.stderr).into_owned();
+            ensure!(
+                done.status.signal() == (policy == "abort").then_some(6),
+                "{policy}, {report}: {}\n{err}",
+                done.status
+            );
+            let lines = if report == "json" {
+                err
+            } else {
+                // The text is there too.
+                let told = err.lines().filter(|line| line.starts_with("allokit: ")).count();
+                ensure!(told == expected.len() + usize::from(policy == "abort"), "{policy}: {err}");
+                if expected.is_empty() { String::new() } else { std::fs::read_to_string(&file)? }
+            };
+            let mut found = Vec::new();
+            for line in lines.lines() {
+                let value: serde_json::Value =
+                    serde_json::from_str(line).with_context(|| format!("{report}: {line:?}"))?;
+                ensure!(value["process"].as_i64() > Some(0) && value["thread"] == value["process"], "{line}");
+                let (known, _) = line.split_once(",\"process\":").context("no process")?;
+                let block = value["block"].as_str().context("no block")?;
+                found.push(known.replace(block, "0xADDR") + ",\"process\":@N@,\"thread\":@N@}");
+            }
+            ensure!(found == expected, "{policy}, {report}: {found:#?} is not {expected:#?}");
+            // The next program adds to the file; here each begins anew.
+            if file.exists() {
+                std::fs::remove_file(&file)?;
+            }
+        }
+    }
+    // Where no file can be made, that is said once, and the text is there.
+    let report = format!("json:{}/none/faults", folder.path().display());
+    let done = run(None, &binary, &[("ALLOKIT_POLICY", "report"), ("ALLOKIT_REPORT", &report)])?;
+    let err = String::from_utf8_lossy(&done.stderr);
+    ensure!(err.matches("cannot write").count() == 1 && err.matches("allokit: ").count() == 4, "{err}");
+    let done = run(None, &binary, &[("ALLOKIT_POLICY", "quiet"), ("ALLOKIT_REPORT", "xml")])?;
+    let err = String::from_utf8_lossy(&done.stderr);
+    ensure!(err == "allokit: ALLOKIT_REPORT=xml is not known; valid: text, json, json:path\n", "{err}");
+    Ok(())
+}
+
 /// Reports in bad places: the programs of tests/guard/places, linked with the guarded library.
 fn places() -> Result<()> {
-    let cc = tools::find("cc")?;
-    let built = build::build_with(&Options { guard: true, ..Options::new("native") })?;
     let folder = tempfile::tempdir()?;
     let mut failures = Vec::new();
     for source in sources("tests/guard/places", 12)? {
-        let binary = folder.path().join(source.file_stem().context("a source has a name")?);
-        let mut command = Command::new(&cc);
-        command.current_dir(build::root().join("tests/guard/places"));
-        command.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-use-after-free", "-Wno-array-bounds"]);
-        command.args(["-Wno-stringop-overflow", "-fno-builtin", "-fno-inline", "-rdynamic", "-DAK_TRACK", "-I"]);
-        command
-            .arg(build::root().join("include"))
-            .arg("-o")
-            .arg(&binary)
-            .arg(source.file_name().context("a source has a name")?)
-            .arg(&built.static_lib);
-        tools::output(command.args(["-lpthread", "-ldl", "-lm"]))?;
+        let binary = link(&source, folder.path())?;
         let judged = read(&source, 0).and_then(|wanted| matrix(&wanted, &binary, None, "native"));
         if let Err(error) = judged {
             failures.push(format!("{}: {error:#}", binary.file_name().unwrap_or_default().to_string_lossy()));

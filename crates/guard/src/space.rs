@@ -99,6 +99,9 @@ pub(crate) fn begin(each_second: usize) {
     for bits in (LEAST..=MOST).rev() {
         let start = pages::reserve(1 << bits, 1 << 21);
         if !start.is_null() {
+            // (A part of it once used would make all of it count as memory.)
+            // SAFETY: our reservation.
+            unsafe { pages::dump(start, 1 << bits, false) };
             START.store(start.expose_provenance(), Ordering::Relaxed);
             PART.store(bits - PARTS.ilog2(), Ordering::Relaxed);
             RANDOM.store(entropy::secret(), Ordering::Relaxed);
@@ -249,6 +252,8 @@ fn place_large(size: usize, align: usize) -> Option<(&'static Record, usize)> {
         put(table, records, slot);
         return None;
     }
+    // SAFETY: as above.
+    unsafe { pages::dump(pointer, length, true) };
     record.body.store(body, Ordering::Relaxed);
     record.length.store(length, Ordering::Relaxed);
     LIVE.fetch_add(1, Ordering::Relaxed);
@@ -279,11 +284,17 @@ pub(crate) fn resize(payload: usize, size: usize, new: usize) -> bool {
     let at = |offset: usize| ptr::with_exposed_provenance_mut::<u8>(body + offset);
     // SAFETY: pages of this slot, which are the block's or nobody's.
     unsafe {
-        if wanted > length && !pages::commit(at(length), wanted - length) {
-            return false;
+        if wanted > length {
+            if !pages::commit(at(length), wanted - length) {
+                return false;
+            }
+            pages::dump(at(length), wanted - length, true);
         }
-        if wanted < length && !pages::revoke(at(wanted), length - wanted) {
-            return false;
+        if wanted < length {
+            if !pages::revoke(at(wanted), length - wanted) {
+                return false;
+            }
+            pages::dump(at(wanted), length - wanted, false);
         }
         let (old_end, new_end) = (payload - body + size, payload - body + new);
         // What was behind the payload and is in it now says nothing of the secret.
@@ -384,8 +395,13 @@ pub(crate) fn give_back(payload: usize) {
         return;
     }
     let body = ptr::with_exposed_provenance_mut::<u8>(record.body.load(Ordering::Relaxed));
+    let length = record.length.load(Ordering::Relaxed);
     // SAFETY: the block is the caller's, and nobody needs it any more.
-    unsafe { pages::revoke(body, record.length.load(Ordering::Relaxed)) };
+    unsafe {
+        pages::revoke(body, length);
+        // As what lies around it, so that the two are one mapping again.
+        pages::dump(body, length, false);
+    }
     let _guard = LOCK.lock();
     LIVE.fetch_sub(1, Ordering::Relaxed);
     put(&TABLE[part], TABLE[part].records.load(Ordering::Relaxed), slot);

@@ -35,9 +35,10 @@ pub use switches::Check;
 
 use allokit_core::{Backend, MIN_ALIGN, Others, Stats};
 use allokit_platform::{Lock, errno, fill, fork, keep_errno};
+pub use allokit_track::SiteId;
 use allokit_track::fault::{Operation, no_memory, wrong_pointer_with};
 use allokit_track::header::{self, Header};
-use allokit_track::{SiteId, Tracked, live, threads};
+use allokit_track::{Tracked, live, threads};
 use block::Layout;
 use core::fmt;
 use core::marker::PhantomData;

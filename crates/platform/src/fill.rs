@@ -134,6 +134,7 @@ pub unsafe fn copy_few(to: *mut u8, from: *const u8, bytes: usize) {
 /// # Safety
 /// As [`copy`], where the stretches may overlap.
 pub unsafe fn copy_backwards(to: *mut u8, from: *const u8, bytes: usize) {
+    #[cfg_attr(not(all(target_arch = "x86_64", not(miri))), allow(unused_mut))]
     let mut left = bytes;
     // SAFETY: the caller's promise.
     unsafe {

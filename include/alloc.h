@@ -354,6 +354,7 @@ typedef struct ak_fault {
     const char *name;      /* the owner's name */
     ak_place_t made;       /* where the owner was made */
     const char *context;   /* what ak_assert_balanced was told */
+    size_t over_bytes;     /* of an overflow: up to how far past the block's end was written, as far as that was seen */
 } ak_fault_t;
 
 typedef void (*ak_error_fn)(const ak_fault_t *fault, void *arg);
@@ -361,7 +362,7 @@ typedef void (*ak_error_fn)(const ak_fault_t *fault, void *arg);
 /* Has every report handed to `fn` too: under each policy, after it was printed and before the program is aborted; under
  * AK_POLICY_QUIET it is all that happens. NULL: nobody. The last call counts. On the thread that made the mistake, with no
  * lock held: the handler may allocate and free. A fault inside the handler follows the policy and is not handed to it
- * again. It must return, or end the program, and not jump out. Another thread may still be in the old handler when this
+ * again. It may end the program, or leave by longjmp (not by an exception): then the abort does not come. Another thread may still be in the old handler when this
  * returns. False, with ENOMEM and the old handler in force, when there is no memory to remember it.
  * General-purpose faults and failed requests are seen with tracking on; those of arenas and the like always. */
 AK_API bool ak_error_handler_set(ak_error_fn fn, void *arg);

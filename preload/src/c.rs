@@ -21,7 +21,8 @@ macro_rules! entries {
             #[cfg(feature = "track")]
             #[inline(never)]
             unsafe extern "C" fn slow($($arg: $type,)* caller: usize) $(-> $result)? {
-                $(if api::is_tracked() {
+                // (Where the guarding layer is built in, nothing is at hand.)
+                $(if !api::GUARD && api::is_tracked() {
                     $crate::c::tracked_at_hand! { $count caller $hand $($first)+ }
                 })?
                 // SAFETY: the C caller's promise.

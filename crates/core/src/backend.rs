@@ -101,6 +101,16 @@ pub unsafe trait Backend: 'static {
     /// `ptr` is a live block of this backend.
     unsafe fn usable_size(ptr: *const u8) -> usize;
 
+    /// The same, a little faster, of a block that was asked for with `size` bytes, and neither resized nor tagged since.
+    ///
+    /// # Safety
+    /// As [`Backend::usable_size`].
+    #[inline(always)]
+    unsafe fn usable_size_of(ptr: *const u8, _size: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { Self::usable_size(ptr) }
+    }
+
     /// Whether the backend has the four functions below; without them they do nothing.
     const AT_HAND: bool = false;
 

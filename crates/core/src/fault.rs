@@ -133,6 +133,8 @@ pub struct Fault {
     pub made: Place,
     /// What `ak_assert_balanced` was told.
     pub context: *const c_char,
+    /// Of an overflow: up to how far past the block's end was written, as far as that was seen.
+    pub over_bytes: usize,
 }
 
 impl Fault {
@@ -156,6 +158,7 @@ impl Fault {
             name: ptr::null(),
             made: Place::UNKNOWN,
             context: ptr::null(),
+            over_bytes: 0,
         }
     }
 }

@@ -5,12 +5,13 @@
 //! which are 8 to 15 bytes apart, so that each byte between is guarded. Its lowest byte has the highest bit set: neither a
 //! zero nor an ASCII character written one byte too far is ever equal to it.
 
+use crate::budget::Budget;
 use crate::switches::Check;
 use crate::{Kind, SiteId};
 use allokit_core::Backend;
 use allokit_platform::{entropy, fill, peek};
 use allokit_track::header::{self, Header};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// The parts of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +224,78 @@ pub(crate) unsafe fn clear_tail(payload: *mut u8, from: usize, to: usize) {
     }
 }
 
+/// A freed block is cleared as a whole up to this many bytes. Of a longer one, too, while there is [`CLEAR`] for it; or
+/// else its two [`EDGE`]s.
+const CLEARED: usize = 4096 + 256;
+/// What is cleared of a longer one at its start and at its end.
+const EDGE: usize = 256;
+/// How many bytes of longer blocks are cleared: 64 MiB at first and 128 MiB each second, about a thirtieth of the time.
+static CLEAR: Budget = Budget::new(64 << 20, 128 << 20);
+
+/// Whether a block that is freed now is cleared as a whole.
+#[inline(always)]
+pub(crate) fn clears_all(gross: usize) -> bool {
+    gross <= CLEARED || CLEAR.spend(gross)
+}
+
+/// The parts of a freed block that are clear: from where to where, counted from the backend's block. (The second may be
+/// empty.)
+#[inline(always)]
+pub(crate) fn cleared(layout: Layout, all: bool) -> [(usize, usize); 2] {
+    let gross = layout.gross();
+    if all {
+        return [(0, gross), (gross, gross)];
+    }
+    let start = layout.offset - header::SIZE;
+    let end = (start + EDGE).min(gross);
+    [(start, end), ((gross - EDGE).max(end), gross)]
+}
+
+/// Whether blocks have come back to the backend that were not cleared as a whole: then there may be anything in memory that
+/// was never a small block's.
+static MIXED: AtomicBool = AtomicBool::new(false);
+
+#[inline(always)]
+pub(crate) fn is_heap_mixed() -> bool {
+    MIXED.load(Ordering::Relaxed)
+}
+
+pub(crate) fn mix_heap() {
+    MIXED.store(true, Ordering::Relaxed);
+}
+
+/// Clears a block that is freed.
+///
+/// # Safety
+/// The block is the caller's.
+#[inline(always)]
+pub(crate) unsafe fn clear(base: *mut u8, layout: Layout, all: bool) {
+    if all {
+        // SAFETY: the caller's promise.
+        return unsafe { fill::zero(base, layout.gross()) };
+    }
+    mix_heap();
+    for (from, to) in cleared(layout, all) {
+        // SAFETY: the caller's promise.
+        unsafe { fill::zero(base.add(from), to - from) };
+    }
+}
+
+/// Whether what was cleared is clear.
+///
+/// # Safety
+/// As [`clear`], or the block waits.
+#[inline(always)]
+pub(crate) unsafe fn is_clear(base: *const u8, layout: Layout, all: bool) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if all {
+            return fill::is_zero(base, layout.gross());
+        }
+        cleared(layout, all).iter().all(|(from, to)| fill::is_zero(base.add(*from), to - from))
+    }
+}
+
 /// Our own allocator's unit: the memory of one is there as a whole.
 const UNIT: usize = 64 << 10;
 
@@ -258,14 +331,17 @@ fn is_clear_before_unit<B: Backend>(base: *const u8) -> bool {
 #[inline(always)]
 pub(crate) unsafe fn damage_after<B: Backend>(base: *const u8, gross: usize) -> Option<*const u8> {
     // SAFETY: the caller's promise.
-    let rest = unsafe { B::usable_size(base) } - gross;
+    let rest = unsafe { B::usable_size_of(base, gross) } - gross;
     let there = base.wrapping_add(gross + if rest < 32 { rest + header::SIZE } else { 16 });
-    if rest < 32 && (base.addr() / UNIT != (there.addr() + 15) / UNIT || allokit_track::live::is_live(there.addr())) {
+    if rest < 32 && base.addr() / UNIT != (there.addr() + 15) / UNIT {
         return None;
     }
     // SAFETY: the same block, or the same unit of memory.
     let words = unsafe { there.cast::<u64>().read_volatile() | there.cast::<u64>().add(1).read_volatile() };
-    (words != 0 && !is_expected::<B>(there.addr())).then_some(there)
+    if words == 0 || rest < 32 && allokit_track::live::is_live(there.addr()) || is_expected::<B>(there.addr()) {
+        return None;
+    }
+    Some(there)
 }
 
 /// The slower look at 16 bytes that are not zero: a live block may reach there, or one that is just now allocated or freed;
@@ -293,7 +369,7 @@ fn is_expected<B: Backend>(addr: usize) -> bool {
 fn is_expected_slowly<B: Backend>(addr: usize) -> bool {
     use allokit_track::live;
     for _ in 0..2 {
-        let _walk = live::WALK.lock();
+        let Some(_walk) = live::WALK.lock_for_report() else { return true };
         // A block that covers these bytes, or whose header does.
         let before = live::last_start(addr + 15 + header::SIZE, crate::LARGE * 2);
         if let Some(pin) = before.and_then(live::pin)

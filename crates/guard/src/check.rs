@@ -31,7 +31,7 @@ pub fn check(site: SiteId) -> usize {
     let mut findings = [nothing; TOLD];
     let mut count = 0;
     {
-        let _walk = live::WALK.lock();
+        let Some(_walk) = live::WALK.lock_for_report() else { return 0 };
         live::for_each(|pin| {
             if let Some(finding) = look(pin.payload) {
                 if let Some(place) = findings.get_mut(count) {

@@ -48,6 +48,7 @@ fn report_overflow(
         block: ptr.cast(),
         offset: first,
         size: layout.size,
+        over_bytes: last + 1 - layout.size,
         allocated: allocated.place(),
         now: site.place(),
         ..Fault::new(FaultKind::Overflow)
@@ -68,9 +69,14 @@ fn report_overflow(
 /// The canary of a block is not what was written.
 #[cold]
 #[inline(never)]
-pub(crate) fn overflow(operation: Operation, ptr: *const u8, layout: &Layout, word: u64, site: SiteId) {
-    // SAFETY: the caller has the block, or has pinned it.
-    let damage = unsafe { block::damage(ptr, *layout) };
+pub(crate) fn overflow(
+    operation: Operation,
+    ptr: *const u8,
+    layout: &Layout,
+    word: u64,
+    site: SiteId,
+    damage: Option<(usize, usize)>,
+) {
     report_overflow(operation, ptr, layout, word, site, damage.unwrap_or((layout.size, layout.size)));
 }
 
@@ -128,9 +134,14 @@ pub(crate) fn write_after_free(entry: &Entry, site: SiteId) {
     let (allocated, freed_at) = (SiteId::from_number(freed.allocated_at), SiteId::from_number(freed.freed_at));
     // SAFETY: the block is out of use, and its memory is there.
     let is_set = |at: &isize| unsafe { ptr.offset(*at).read_volatile() != 0 };
-    let bytes = -(layout.offset as isize)..layout.tail() as isize;
+    let [(start, end), (behind, last)] = block::cleared(layout, entry.is_all_clear())
+        .map(|(from, to)| (from as isize - layout.offset as isize, to as isize - layout.offset as isize));
+    let bytes = (start..end).chain(behind..last);
     let first = bytes.clone().find(is_set).unwrap_or(0);
     let last = bytes.rev().find(is_set).unwrap_or(0);
+    // Nobody gets the block any more; it is clear, as its neighbours expect it to be.
+    // SAFETY: as above.
+    unsafe { fill::zero(ptr.sub(layout.offset), layout.gross()) };
     let fault = Fault {
         block: ptr.cast_const().cast(),
         offset: first.max(0) as usize,
@@ -154,9 +165,6 @@ pub(crate) fn write_after_free(entry: &Entry, site: SiteId) {
         }
         Ok(())
     });
-    // Nobody gets the block any more; it is clear, as its neighbours expect it to be.
-    // SAFETY: as above.
-    unsafe { fill::zero(ptr.sub(layout.offset), layout.gross()) };
 }
 
 /// malloc freed by delete, and so on.
@@ -208,6 +216,7 @@ pub(crate) fn checked(ptr: *const u8, kind: FaultKind, layout: &Layout, word: u6
         block: ptr.cast(),
         offset: over.0,
         size: layout.size,
+        over_bytes: if kind == FaultKind::Overflow { over.1 + 1 - layout.size } else { 0 },
         allocated: allocated.place(),
         now: site.place(),
         ..Fault::new(kind)
@@ -259,6 +268,7 @@ pub(crate) fn copy(found: &Copy<'_>, site: SiteId) {
         offset: found.addr.wrapping_sub(start),
         size,
         told_size: found.bytes,
+        over_bytes: found.block.map_or(0, |_| found.bytes - (size - (found.addr - start))),
         allocated: allocated.place(),
         now: site.place(),
         ..Fault::new(found.kind)

@@ -19,6 +19,7 @@
 extern crate std;
 
 mod block;
+mod budget;
 mod check;
 pub mod checked;
 mod fault;
@@ -34,9 +35,10 @@ pub use switches::Check;
 
 use allokit_core::{Backend, MIN_ALIGN, Others, Stats};
 use allokit_platform::{Lock, errno, fill, fork, keep_errno};
+pub use allokit_track::SiteId;
 use allokit_track::fault::{Operation, no_memory, wrong_pointer_with};
 use allokit_track::header::{self, Header};
-use allokit_track::{SiteId, Tracked, live, threads};
+use allokit_track::{Tracked, live, threads};
 use block::Layout;
 use core::fmt;
 use core::marker::PhantomData;
@@ -95,11 +97,18 @@ pub struct Options {
     pub quarantine: Option<usize>,
     /// Every so many frees of a thread all blocks are checked; 0: never.
     pub check_every: usize,
+    /// How many large blocks may have pages of their own each second, after the first [`Options::PAGES_FIRST`];
+    /// `usize::MAX`: all.
+    pub pages_each_second: Option<usize>,
 }
 
 impl Options {
     /// The most that waits in one thread, and the default.
     pub const THREAD: usize = 256 << 10;
+    /// So many large blocks have pages of their own in any case.
+    pub const PAGES_FIRST: usize = 1024;
+    /// See [`Options::pages_each_second`]: at 10 to 30 us each, at most a few per cent of the time.
+    pub const PAGES: usize = 1000;
 }
 
 /// A backend whose blocks are guarded. As [`Tracked`], with more to see.
@@ -163,7 +172,7 @@ impl<B: Backend> Guarded<B> {
             }
             switches::read();
             block::make_secret();
-            space::begin();
+            space::begin(options.pages_each_second.unwrap_or(Options::PAGES));
             quarantine::begin(options);
             checked::begin::<B>();
         }
@@ -216,7 +225,7 @@ impl<B: Backend> Guarded<B> {
         if size > header::MAX_SIZE {
             return out_of_memory(size, site);
         }
-        if size == 0 || size >= LARGE {
+        if size == 0 || size >= LARGE && space::may_spend() {
             let block = space::alloc(size, align, site, kind);
             if !block.is_null() {
                 if !live::mark(block) {
@@ -226,8 +235,8 @@ impl<B: Backend> Guarded<B> {
                 threads::on_alloc(size);
                 return block;
             }
-            checked::reach(size);
         }
+        checked::reach(size);
         Self::alloc_inside(Layout::aligned(size, align), zeroed, site, kind)
     }
 
@@ -235,14 +244,24 @@ impl<B: Backend> Guarded<B> {
     fn alloc_inside(layout: Layout, zeroed: bool, site: SiteId, kind: Kind) -> *mut u8 {
         quarantine::look_at_last(site);
         let gross = layout.gross();
-        let base = if layout.offset == header::SIZE { B::alloc(gross) } else { B::alloc_aligned(gross, layout.offset) };
+        let clean = zeroed && layout.size >= LARGE;
+        let base = match (layout.offset == header::SIZE, clean) {
+            (true, false) => B::alloc(gross),
+            (true, true) => B::alloc_zeroed(gross),
+            (false, false) => B::alloc_aligned(gross, layout.offset),
+            (false, true) => B::alloc_aligned_zeroed(gross, layout.offset),
+        };
         if base.is_null() {
             return out_of_memory(layout.size, site);
         }
         // SAFETY: the block holds the layout, and is ours.
         unsafe {
             let payload = base.add(layout.offset);
-            if zeroed {
+            // What comes back from the quarantine is clear, but nobody vouches for a backend's other memory.
+            if zeroed
+                && !clean
+                && !(Self::NEIGHBOURS && !block::is_heap_mixed() && fill::is_zero(payload, gross - layout.offset))
+            {
                 fill::zero(payload, gross - layout.offset);
             }
             if layout.offset != header::SIZE {
@@ -323,22 +342,29 @@ impl<B: Backend> Guarded<B> {
         // SAFETY: the caller's promise.
         unsafe {
             let base = ptr.sub(layout.offset);
+            // (A report comes when the block is clear, as its neighbours expect it to be: the program's handler may not
+            // come back.)
             if !block::is_whole(ptr, layout) {
-                fault::overflow(Operation::Free, ptr, &layout, word, site);
-                // Nobody gets it any more; it is clear, as its neighbours expect it to be.
-                return fill::zero(base, layout.gross());
+                let damage = block::damage(ptr, layout);
+                // Nobody gets it any more.
+                fill::zero(base, layout.gross());
+                return fault::overflow(Operation::Free, ptr, &layout, word, site, damage);
             }
+            let (mut underflow, mut beyond) = (false, None);
             // With several threads a neighbour may be in another one's hands: its header written, and not in the map yet.
-            if Self::NEIGHBOURS && !threads::are_several() {
-                if !block::is_clear_before::<B>(base) {
-                    fault::underflow(ptr, &layout, word, site);
-                }
-                if let Some(there) = block::damage_after::<B>(base, layout.gross()) {
-                    fault::beyond(ptr, &layout, word, site, there);
-                }
+            if Self::NEIGHBOURS && !threads::are_several() && !block::is_heap_mixed() {
+                underflow = !block::is_clear_before::<B>(base);
+                beyond = block::damage_after::<B>(base, layout.gross());
             }
-            fill::zero(base, layout.gross());
-            let entry = Entry::new(ptr, layout, block::site(word), site);
+            let all = block::clears_all(layout.gross());
+            block::clear(base, layout, all);
+            if underflow {
+                fault::underflow(ptr, &layout, word, site);
+            }
+            if let Some(there) = beyond {
+                fault::beyond(ptr, &layout, word, site, there);
+            }
+            let entry = Entry::new(ptr, layout, block::site(word), site, all);
             quarantine::push::<B>(entry);
         }
     }
@@ -383,9 +409,7 @@ impl<B: Backend> Guarded<B> {
             }
             // (Of a block with pages of its own, what lies around it is looked at when it is freed, below.)
             let whole = header::guard::is_elsewhere(ptr.addr()) || block::is_whole(ptr, layout);
-            if !whole {
-                fault::overflow(Operation::Realloc, ptr, &layout, word, site);
-            }
+            let damage = if whole { None } else { block::damage(ptr, layout) };
             let new = Layout { size, ..layout };
             if whole
                 && layout.offset == header::SIZE
@@ -413,6 +437,15 @@ impl<B: Backend> Guarded<B> {
                 threads::on_alloc(size);
                 return ptr;
             }
+            if whole
+                && layout.offset == header::SIZE
+                && align <= MIN_ALIGN
+                && layout.size.min(size) >= LARGE
+                && !header::guard::is_elsewhere(ptr.addr())
+                && live::have_reserve()
+            {
+                return Self::resize_large(ptr, layout, new, word, site);
+            }
             let moved = if align <= MIN_ALIGN && size.wrapping_sub(1) < LARGE - 1 {
                 Self::alloc_inside(Layout::new(size), false, site, kind)
             } else {
@@ -420,6 +453,9 @@ impl<B: Backend> Guarded<B> {
             };
             if moved.is_null() {
                 live::put_back(ptr);
+                if !whole {
+                    fault::overflow(Operation::Realloc, ptr, &layout, word, site, damage);
+                }
                 return moved;
             }
             block::keep_epoch(moved, block::epoch(word));
@@ -429,8 +465,38 @@ impl<B: Backend> Guarded<B> {
             } else {
                 threads::count_free(layout.size);
                 fill::zero(ptr.sub(layout.offset), layout.gross());
+                fault::overflow(Operation::Realloc, ptr, &layout, word, site, damage);
             }
             moved
+        }
+    }
+
+    /// A large block of the backend gets another size, where it is or elsewhere: nothing of it waits, and a copy is left to
+    /// the backend, which can often do without.
+    ///
+    /// # Safety
+    /// The block was live and was taken out of the map by the caller; its layout, the new one, and its header.
+    unsafe fn resize_large(ptr: *mut u8, old: Layout, new: Layout, word: u64, site: SiteId) -> *mut u8 {
+        // SAFETY: the block is the backend's and the caller's alone; the new one holds the new layout.
+        unsafe {
+            block::mix_heap();
+            let base = B::realloc(ptr.sub(old.offset), new.gross());
+            if base.is_null() {
+                live::put_back(ptr);
+                return out_of_memory(new.size, site);
+            }
+            checked::reach(new.size);
+            // If it has moved, another thread may have the old address already: it is not touched any more.
+            let payload = base.add(old.offset);
+            if new.size > old.size {
+                // The old canary says nothing of the secret.
+                fill::set(payload.add(old.size), 0, old.tail().min(new.tail()) - old.size);
+            }
+            block::write(payload, new, site, Kind::of(block::kind(word)), block::epoch(word));
+            live::mark_surely(payload);
+            threads::count_free(old.size);
+            threads::on_alloc(new.size);
+            payload
         }
     }
 

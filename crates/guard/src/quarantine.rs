@@ -10,11 +10,11 @@
 //! A record is written by its thread only (the ring of the process under its lock) and read by anybody; it outlives its
 //! thread, with its blocks, and serves the next one.
 
-use crate::block::Layout;
+use crate::block::{self, Layout};
 use crate::switches::Check;
 use crate::{Options, fault};
 use allokit_core::Backend;
-use allokit_platform::{Lock, entropy, errno, fill, meta, thread, thread_cell};
+use allokit_platform::{Lock, entropy, errno, meta, thread, thread_cell};
 use allokit_track::{SiteId, threads::Freed};
 use core::ffi::c_void;
 use core::ptr;
@@ -24,15 +24,24 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering
 const PLACES: usize = 64;
 /// Blocks of more bytes than this go to the ring at once.
 const PLACE_MAX: usize = 1024;
+/// Blocks of more bytes than this do not wait in a thread's ring.
+const PUSHED: usize = crate::LARGE + 4096;
 /// What a thread's ring can hold.
-const RING: usize = 4096;
+const RING: usize = 1024;
+/// When a ring has more than it may, the oldest leave until there is room for so many more: the backend takes and gives
+/// them in rows, which costs less than one at a time.
+const ROW: usize = 32;
+/// How far ahead a block that leaves is fetched.
+const AHEAD: usize = 3;
 /// What the ring of the process can hold.
 const SHARED_RING: usize = 1 << 18;
+/// Bytes of blocks that are too large for a thread's ring; those of a quarter do not wait.
+const LARGE_MOST: usize = 4 << 20;
 
 /// A block that waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
-    /// The payload's address; bits 48 and up: log2 of its distance from the backend's block.
+    /// The payload's address; bits 48 to 55: log2 of its distance from the backend's block; bit 56: not all of it is clear.
     place: u64,
     size: u64,
     /// Where it was allocated; where it was freed.
@@ -41,9 +50,11 @@ pub(crate) struct Entry {
 
 impl Entry {
     #[inline(always)]
-    pub(crate) fn new(payload: *mut u8, layout: Layout, allocated: u32, freed: SiteId) -> Entry {
+    pub(crate) fn new(payload: *mut u8, layout: Layout, allocated: u32, freed: SiteId, all_clear: bool) -> Entry {
         Entry {
-            place: payload.expose_provenance() as u64 | u64::from(layout.offset.trailing_zeros()) << 48,
+            place: payload.expose_provenance() as u64
+                | u64::from(layout.offset.trailing_zeros()) << 48
+                | u64::from(!all_clear) << 56,
             size: layout.size as u64,
             sites: u64::from(allocated) | u64::from(freed.number()) << 32,
         }
@@ -55,7 +66,13 @@ impl Entry {
 
     #[inline(always)]
     pub(crate) fn layout(&self) -> Layout {
-        Layout { size: self.size as usize, offset: 1 << (self.place >> 48) }
+        Layout { size: self.size as usize, offset: 1usize.wrapping_shl((self.place >> 48) as u32) }
+    }
+
+    /// See [`block::cleared`].
+    #[inline(always)]
+    pub(crate) fn is_all_clear(&self) -> bool {
+        self.place >> 56 & 1 == 0
     }
 
     pub(crate) fn freed(&self) -> Freed {
@@ -70,7 +87,10 @@ impl Entry {
     unsafe fn is_clear(&self) -> bool {
         let layout = self.layout();
         // SAFETY: the caller's promise.
-        unsafe { fill::is_zero(self.payload().sub(layout.offset), layout.gross()) || !Check::WriteAfterFree.is_on() }
+        unsafe {
+            block::is_clear(self.payload().sub(layout.offset), layout, self.is_all_clear())
+                || !Check::WriteAfterFree.is_on()
+        }
     }
 }
 
@@ -232,7 +252,7 @@ pub(crate) unsafe fn push<B: Backend>(entry: Entry) {
     let gross = entry.layout().gross();
     let bytes = record.bytes.load(Ordering::Relaxed) + gross;
     let most = record.most.load(Ordering::Relaxed);
-    if most < gross {
+    if most < gross || gross > PUSHED {
         // SAFETY: the caller's promise.
         return unsafe { push_slowly::<B>(entry) };
     }
@@ -262,14 +282,17 @@ pub(crate) unsafe fn push<B: Backend>(entry: Entry) {
     }
 }
 
-/// Takes out the oldest until what waits fits.
-#[inline(always)]
+/// Takes out the oldest until what waits fits, and a little more.
+#[cold]
+#[inline(never)]
 unsafe fn shrink<B: Backend>(record: &Record, mut bytes: usize) {
     let most = record.most.load(Ordering::Relaxed);
+    let most = most - most / 16;
     let head = record.head.load(Ordering::Relaxed);
     let mut tail = record.tail.load(Ordering::Relaxed);
-    while head != tail && (bytes > most || head - tail >= RING - 1) {
+    while head != tail && (bytes > most || head - tail >= RING - ROW) {
         let slot = &record.ring[tail % RING];
+        prefetch(record.ring[(tail + AHEAD) % RING].get().payload());
         let oldest = slot.get();
         tail += 1;
         // First it is out of the ring: a child of a fork that happens now loses the block, and does not free it twice.
@@ -286,6 +309,18 @@ unsafe fn shrink<B: Backend>(record: &Record, mut bytes: usize) {
         // SAFETY: nobody else has it.
         unsafe { leave::<B>(oldest) };
     }
+}
+
+/// Asks for the memory at an address, which may be anything.
+#[inline(always)]
+fn prefetch(block: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which touches nothing.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(block.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = block;
 }
 
 /// A block that leaves a thread's quarantine.
@@ -327,7 +362,7 @@ fn shared() -> *mut Slot {
 #[cold]
 unsafe fn leave_for_shared<B: Backend>(entry: Entry) {
     let _errno = errno::Saved::new();
-    let most = SHARED_MOST.load(Ordering::Relaxed);
+    let most = SHARED_MOST.load(Ordering::Relaxed).max(LARGE_MOST);
     let mut coming = Some(entry);
     loop {
         let leaving = {
@@ -351,12 +386,18 @@ unsafe fn leave_for_shared<B: Backend>(entry: Entry) {
                 (head != tail && (bytes > most || head - tail >= SHARED_RING - 1)).then(|| {
                     let oldest = slot(tail).get();
                     SHARED_TAIL.store(tail + 1, Ordering::Relaxed);
-                    SHARED_BYTES.store(bytes - oldest.layout().gross(), Ordering::Relaxed);
+                    if oldest.place != 0 {
+                        SHARED_BYTES.store(bytes - oldest.layout().gross(), Ordering::Relaxed);
+                    }
                     oldest
                 })
             }
         };
         let Some(leaving) = leaving else { return };
+        if leaving.place == 0 {
+            // It was written to and taken out.
+            continue;
+        }
         // SAFETY: it is in no quarantine any more.
         unsafe { give_back::<B>(leaving) };
     }
@@ -375,8 +416,14 @@ unsafe fn push_slowly<B: Backend>(entry: Entry) {
             return unsafe { push::<B>(entry) };
         }
     }
+    let gross = entry.layout().gross();
     // SAFETY: the caller's promise.
-    unsafe { leave::<B>(entry) }
+    unsafe {
+        if gross > crate::LARGE && gross <= LARGE_MOST / 4 && THREAD_MOST.load(Ordering::Relaxed) != 0 {
+            return leave_for_shared::<B>(entry);
+        }
+        leave::<B>(entry);
+    }
 }
 
 #[cold]
@@ -468,7 +515,7 @@ pub(crate) fn recall(addr: usize) -> Option<Freed> {
     for_each_record(|record| found = found.or_else(|| find(record, addr).map(|slot| slot.get().freed())));
     let ring = SHARED.load(Ordering::Relaxed);
     if found.is_none() && !ring.is_null() {
-        let _guard = LOCK.lock();
+        let _guard = LOCK.lock_for_report()?;
         let (head, tail) = (SHARED_HEAD.load(Ordering::Relaxed), SHARED_TAIL.load(Ordering::Relaxed));
         // SAFETY: indexes below the ring's length.
         let entries = (tail..head).map(|at| unsafe { (*ring.add(at % SHARED_RING)).get() });
@@ -477,7 +524,7 @@ pub(crate) fn recall(addr: usize) -> Option<Freed> {
     found
 }
 
-/// Looks at what waits in this thread's quarantine; the number of blocks that were written to. Each is told once.
+/// Looks at what waits in this thread's quarantine and in the process's; the number of blocks that were written to. Each is told once.
 pub(crate) fn check(site: SiteId) -> usize {
     let record = mine();
     let mut faults = 0;
@@ -490,7 +537,34 @@ pub(crate) fn check(site: SiteId) -> usize {
             fault::write_after_free(&entry, site);
         }
     }
+    // One at a time: a report is written without the lock.
+    while let Some(entry) = take_written_from_shared() {
+        faults += 1;
+        fault::write_after_free(&entry, site);
+    }
     faults
+}
+
+/// A block of the process's ring that was written to; it is out of the ring.
+fn take_written_from_shared() -> Option<Entry> {
+    let ring = SHARED.load(Ordering::Acquire);
+    if ring.is_null() {
+        return None;
+    }
+    let _guard = LOCK.lock_for_report()?;
+    let (head, tail) = (SHARED_HEAD.load(Ordering::Relaxed), SHARED_TAIL.load(Ordering::Relaxed));
+    for at in tail..head {
+        // SAFETY: below the ring's length.
+        let slot = unsafe { &*ring.add(at % SHARED_RING) };
+        let entry = slot.get();
+        // SAFETY: it waits, and under the lock it goes on waiting.
+        if entry.place != 0 && !unsafe { entry.is_clear() } {
+            SHARED_BYTES.fetch_sub(entry.layout().gross(), Ordering::Relaxed);
+            slot.clear();
+            return Some(entry);
+        }
+    }
+    None
 }
 
 /// In a forked child only the calling thread goes on: the others' records are free, with what waits in them.

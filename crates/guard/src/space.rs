@@ -12,6 +12,7 @@
 //! of the map; a slot is fresh, in use, or in its part's ring of freed ones.
 
 use crate::block::{self, Layout};
+use crate::budget::Budget;
 use crate::switches::Check;
 use crate::{Kind, SiteId, fault};
 use allokit_platform::{Lock, entropy, errno, fill, meta, pages};
@@ -81,14 +82,26 @@ pub(crate) fn lock() -> &'static Lock {
     &LOCK
 }
 
+/// How many large blocks may have pages of their own: two system calls and the faults of fresh pages are not paid for all
+/// blocks of a program that does little but allocate large ones.
+static BUDGET: Budget = Budget::new(crate::Options::PAGES_FIRST, crate::Options::PAGES);
+
+pub(crate) fn may_spend() -> bool {
+    BUDGET.spend(1)
+}
+
 /// Reserves the address space, as much as there is.
-pub(crate) fn begin() {
+pub(crate) fn begin(each_second: usize) {
+    BUDGET.set(each_second);
     if cfg!(miri) || pages::space_is_limited() {
         return;
     }
     for bits in (LEAST..=MOST).rev() {
         let start = pages::reserve(1 << bits, 1 << 21);
         if !start.is_null() {
+            // (A part of it once used would make all of it count as memory.)
+            // SAFETY: our reservation.
+            unsafe { pages::dump(start, 1 << bits, false) };
             START.store(start.expose_provenance(), Ordering::Relaxed);
             PART.store(bits - PARTS.ilog2(), Ordering::Relaxed);
             RANDOM.store(entropy::secret(), Ordering::Relaxed);
@@ -239,6 +252,8 @@ fn place_large(size: usize, align: usize) -> Option<(&'static Record, usize)> {
         put(table, records, slot);
         return None;
     }
+    // SAFETY: as above.
+    unsafe { pages::dump(pointer, length, true) };
     record.body.store(body, Ordering::Relaxed);
     record.length.store(length, Ordering::Relaxed);
     LIVE.fetch_add(1, Ordering::Relaxed);
@@ -269,11 +284,17 @@ pub(crate) fn resize(payload: usize, size: usize, new: usize) -> bool {
     let at = |offset: usize| ptr::with_exposed_provenance_mut::<u8>(body + offset);
     // SAFETY: pages of this slot, which are the block's or nobody's.
     unsafe {
-        if wanted > length && !pages::commit(at(length), wanted - length) {
-            return false;
+        if wanted > length {
+            if !pages::commit(at(length), wanted - length) {
+                return false;
+            }
+            pages::dump(at(length), wanted - length, true);
         }
-        if wanted < length && !pages::revoke(at(wanted), length - wanted) {
-            return false;
+        if wanted < length {
+            if !pages::revoke(at(wanted), length - wanted) {
+                return false;
+            }
+            pages::dump(at(wanted), length - wanted, false);
         }
         let (old_end, new_end) = (payload - body + size, payload - body + new);
         // What was behind the payload and is in it now says nothing of the secret.
@@ -374,8 +395,13 @@ pub(crate) fn give_back(payload: usize) {
         return;
     }
     let body = ptr::with_exposed_provenance_mut::<u8>(record.body.load(Ordering::Relaxed));
+    let length = record.length.load(Ordering::Relaxed);
     // SAFETY: the block is the caller's, and nobody needs it any more.
-    unsafe { pages::revoke(body, record.length.load(Ordering::Relaxed)) };
+    unsafe {
+        pages::revoke(body, length);
+        // As what lies around it, so that the two are one mapping again.
+        pages::dump(body, length, false);
+    }
     let _guard = LOCK.lock();
     LIVE.fetch_sub(1, Ordering::Relaxed);
     put(&TABLE[part], TABLE[part].records.load(Ordering::Relaxed), slot);

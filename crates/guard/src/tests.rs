@@ -213,3 +213,41 @@ fn threads_free_each_others_blocks() {
     });
     assert_eq!(found, 0);
 }
+
+/// Whatever is cleared of a block lies in it, and its start and its end are.
+#[test]
+fn cleared_parts_lie_in_the_block() {
+    for align in [16, 64, 4096, 1 << 16, 1 << 20] {
+        for size in [1, 16, 300, 4096, 5000, LARGE, 1 << 20] {
+            let layout = crate::Layout::aligned(size, align);
+            for all in [false, true] {
+                if !all && layout.gross() <= 4096 {
+                    continue;
+                }
+                let [(start, end), (behind, last)] = crate::block::cleared(layout, all);
+                assert!(start <= layout.offset - 16 && end >= layout.offset + 16, "{layout:?}");
+                assert!(end <= behind && behind <= last && last == layout.gross(), "{layout:?}");
+            }
+        }
+    }
+}
+
+mod corruption {
+    use crate as allokit_guard_under_test;
+    use allokit_report as allokit_report_under_test;
+    use std::vec::Vec;
+    include!("../corruption.rs");
+}
+
+#[test]
+fn random_corruption_is_reported_or_does_no_harm() {
+    let _alone = alone();
+    for seed in 1..=if cfg!(miri) { 1 } else { 5u64 } {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let bytes = std::iter::repeat_with(move || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(seed | 1);
+            (state >> 56) as u8
+        });
+        corruption::run::<System>(bytes.take(if cfg!(miri) { 800 } else { 12_000 }));
+    }
+}

@@ -281,6 +281,16 @@ unsafe impl Backend for Native {
         }
     }
 
+    #[inline(always)]
+    unsafe fn usable_size_of(ptr: *const u8, _size: usize) -> usize {
+        let word = table::word(ptr.addr());
+        if word.is_small() {
+            return class_size(word.class(ptr.addr()));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::usable_size(ptr) }
+    }
+
     const AT_HAND: bool = true;
 
     fn open() {

@@ -20,6 +20,21 @@ impl File {
         let fd = unsafe { libc::open(path.as_ptr(), flags, 0o644) };
         if fd < 0 { None } else { Some(File { fd }) }
     }
+
+    /// Opens the file to add to it, made if there is none; `None` when the system refuses (`errno` says why).
+    #[must_use]
+    pub fn append(path: &CStr) -> Option<File> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+        // SAFETY: the path is zero-terminated.
+        let fd = unsafe { libc::open(path.as_ptr(), flags, 0o644) };
+        if fd < 0 { None } else { Some(File { fd }) }
+    }
+
+    /// Its descriptor, which stays open as long as this lives.
+    #[must_use]
+    pub fn fd(&self) -> i32 {
+        self.fd
+    }
 }
 
 impl fmt::Write for File {

@@ -4,7 +4,7 @@
 //! that happens inside the function is not handed to it again. A pair of function and argument is one record that never
 //! changes, so a thread sees both or neither.
 
-use crate::{meta, thread_cell};
+use crate::{meta, peek, thread_cell};
 use allokit_core::Fault;
 use core::ffi::c_void;
 use core::ptr;
@@ -23,11 +23,45 @@ struct Record {
 static RECORDS: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
 static CURRENT: AtomicPtr<Record> = AtomicPtr::new(ptr::null_mut());
 
-/// What the cell points at outside the function and inside it: compared, never read.
-static OUTSIDE: u64 = 0;
-static INSIDE: u64 = 1;
+/// What the cell points at outside the function; compared, never read.
+static OUTSIDE: Frame = Frame([0; FRAME]);
 
-thread_cell! { static FAULT_HANDLER: *mut u64 = OUTSIDE; }
+/// Lies on the stack of [`call`] while the function runs: how it is known whether that call is still there, or was left by
+/// `longjmp` or an exception. So long that later calls in its place write something there; in one page.
+#[repr(C, align(512))]
+struct Frame([usize; FRAME]);
+
+const FRAME: usize = 64;
+
+impl Frame {
+    fn word(addr: usize) -> usize {
+        addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
+    }
+}
+
+thread_cell! { static FAULT_HANDLER: *mut Frame = OUTSIDE; }
+
+/// Whether this thread is in the function now.
+fn is_inside() -> bool {
+    let frame = FAULT_HANDLER::get();
+    if ptr::eq(frame, &raw const OUTSIDE) {
+        return false;
+    }
+    // The stack that it lay on may be gone; or this call lies where it should be, or further out.
+    let here = 0u8;
+    let still_there = match peek::words(frame.addr()) {
+        Some(_) if (&raw const here).addr() > frame.addr() => false,
+        Some(_) => (0..FRAME).all(|at| {
+            // SAFETY: the page is there.
+            unsafe { frame.cast::<usize>().add(at).read_volatile() == Frame::word(frame.addr()) }
+        }),
+        None => cfg!(not(any(target_os = "linux", target_os = "android"))) || cfg!(miri),
+    };
+    if !still_there {
+        FAULT_HANDLER::set((&raw const OUTSIDE).cast_mut());
+    }
+    still_there
+}
 
 /// Sets the function, or none. False, with nothing changed, when there is no memory to remember it.
 pub fn set(handler: Option<Handler>, argument: *mut c_void) -> bool {
@@ -60,7 +94,7 @@ pub fn set(handler: Option<Handler>, argument: *mut c_void) -> bool {
 /// Whether [`call`] would call somebody.
 #[must_use]
 pub fn is_set() -> bool {
-    !CURRENT.load(Ordering::Acquire).is_null() && FAULT_HANDLER::get().cast_const() != &raw const INSIDE
+    !CURRENT.load(Ordering::Acquire).is_null() && !is_inside()
 }
 
 /// Hands a fault to the program's function. The caller keeps `errno`.
@@ -68,13 +102,22 @@ pub fn is_set() -> bool {
 pub fn call(fault: &Fault) {
     // SAFETY: records are there for good.
     let Some(record) = (unsafe { CURRENT.load(Ordering::Acquire).as_ref() }) else { return };
-    if FAULT_HANDLER::get().cast_const() == &raw const INSIDE {
+    if is_inside() {
         return;
     }
-    FAULT_HANDLER::set((&raw const INSIDE).cast_mut());
+    let mut frame = Frame([0; FRAME]);
+    let place = &raw mut frame;
+    let fill = |word: usize| {
+        // SAFETY: our own variable. (Volatile: nothing here reads it.)
+        (0..FRAME).for_each(|at| unsafe { place.cast::<usize>().add(at).write_volatile(word) });
+    };
+    fill(Frame::word(place.addr()));
+    FAULT_HANDLER::set(place);
     // SAFETY: the program vouches for its function and argument.
     unsafe { (record.handler)(fault, record.argument) };
     FAULT_HANDLER::set((&raw const OUTSIDE).cast_mut());
+    // What is left on the stack is no sign of a call.
+    fill(0);
 }
 
 #[cfg(test)]

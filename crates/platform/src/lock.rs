@@ -43,6 +43,22 @@ impl Lock {
         }
     }
 
+    /// Takes the lock, unless it stays held for a fifth of a second: for reports, which may come in a signal handler that has
+    /// interrupted the holder, and then say less instead of waiting for ever. Keeps `errno`.
+    #[cold]
+    pub fn lock_for_report(&self) -> Option<LockGuard<'_>> {
+        let _errno = crate::errno::Saved::new();
+        for _ in 0..200 {
+            if let Some(guard) = self.try_lock() {
+                return Some(guard);
+            }
+            let pause = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+            // SAFETY: the time is valid, and what is left of it is not asked for.
+            unsafe { libc::nanosleep(&raw const pause, core::ptr::null_mut()) };
+        }
+        None
+    }
+
     /// Takes the lock without a guard; `unlock_raw` must follow. For fork handlers.
     #[inline]
     pub fn lock_raw(&self) {
@@ -154,7 +170,9 @@ mod tests {
         assert!(!counter.0.is_held());
         let guard = counter.0.lock();
         assert!(counter.0.try_lock().is_none());
+        assert!(counter.0.lock_for_report().is_none());
         drop(guard);
+        assert!(counter.0.lock_for_report().is_some());
         assert!(counter.0.try_lock().is_some());
     }
 }

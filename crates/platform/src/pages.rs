@@ -61,6 +61,10 @@ cfg_if::cfg_if! {
 
         /// # Safety
         /// As below.
+        pub unsafe fn dump(_start: *mut u8, _bytes: usize, _wanted: bool) {}
+
+        /// # Safety
+        /// As below.
         pub unsafe fn commit(_start: *mut u8, _bytes: usize) -> bool {
             true
         }
@@ -115,6 +119,21 @@ cfg_if::cfg_if! {
             // SAFETY: a fresh anonymous mapping replaces nothing.
             let start = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_NONE, RESERVE_FLAGS, -1, 0) };
             if start == libc::MAP_FAILED { ptr::null_mut() } else { start.cast() }
+        }
+
+        /// Whether pages are in a core dump: all are at first.
+        ///
+        /// # Safety
+        /// The pages are the caller's.
+        pub unsafe fn dump(start: *mut u8, bytes: usize, wanted: bool) {
+            let _errno = crate::errno::Saved::new();
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            // SAFETY: the caller's promise; the contents stay as they are.
+            unsafe {
+                libc::madvise(start.cast(), bytes, if wanted { libc::MADV_DODUMP } else { libc::MADV_DONTDUMP });
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            let _ = (start, bytes, wanted);
         }
 
         /// Reserves `bytes` of address space (a multiple of the OS page) aligned to `align` (a power of two), without

@@ -6,6 +6,7 @@ use core::fmt;
 /// `errno`. Flushed when dropped.
 #[derive(Debug)]
 pub struct Stderr {
+    fd: i32,
     buffer: [u8; 4096],
     used: usize,
 }
@@ -15,12 +16,18 @@ impl Stderr {
     #[must_use]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Stderr {
-        Stderr { buffer: [0; 4096], used: 0 }
+        Stderr::to(libc::STDERR_FILENO)
+    }
+
+    /// The same, to another file that stays open meanwhile.
+    #[must_use]
+    pub fn to(fd: i32) -> Stderr {
+        Stderr { fd, buffer: [0; 4096], used: 0 }
     }
 
     /// Writes what is buffered.
     pub fn flush(&mut self) {
-        write_all(libc::STDERR_FILENO, &self.buffer[..self.used]);
+        write_all(self.fd, &self.buffer[..self.used]);
         self.used = 0;
     }
 }

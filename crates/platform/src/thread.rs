@@ -133,3 +133,14 @@ impl ValueKey {
         self.0.set(value)
     }
 }
+
+/// The numbers of the process and of this thread, as the system shows them.
+#[must_use]
+pub fn ids() -> (i32, u64) {
+    // SAFETY: neither can fail.
+    #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
+    return unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as u64) };
+    // SAFETY: as above.
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(miri))))]
+    return unsafe { (libc::getpid(), libc::pthread_self() as u64) };
+}

@@ -64,6 +64,7 @@ pub(crate) fn guard_options() -> allokit_guard::Options {
     allokit_guard::Options {
         quarantine: env::var(c"ALLOKIT_QUARANTINE").and_then(bytes),
         check_every: env::var(c"ALLOKIT_CHECK").and_then(bytes).unwrap_or(0),
+        pages_each_second: env::var(c"ALLOKIT_GUARD_PAGES").and_then(pages),
     }
 }
 
@@ -74,6 +75,11 @@ fn sample_rate(value: &CStr) -> Option<usize> {
         b"1" | b"on" => Some(crate::sampled::USUAL),
         _ => bytes(value).filter(|every| *every > 1),
     }
+}
+
+/// A number of large blocks each second, or all.
+fn pages(value: &CStr) -> Option<usize> {
+    if value.to_bytes() == b"all" { Some(usize::MAX) } else { bytes(value) }
 }
 
 /// Says something once about a setting.
@@ -93,7 +99,7 @@ pub fn read_environment() {
         return;
     }
     let mut level = Level::Off;
-    let mut complaints: [Option<(&str, &CStr, &str)>; 13] = [None; 13];
+    let mut complaints: [Option<(&str, &CStr, &str)>; 15] = [None; 15];
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
@@ -160,6 +166,24 @@ pub fn read_environment() {
     {
         complaints[9] = Some(("ALLOKIT_LIMIT", value, "a number of bytes, such as 512M"));
     }
+    if let Some(value) = env::var(c"ALLOKIT_GUARD_PAGES")
+        && !value.is_empty()
+        && pages(value).is_none()
+    {
+        complaints[13] = Some(("ALLOKIT_GUARD_PAGES", value, "all, a number of large blocks each second"));
+    }
+    let json = env::var(c"ALLOKIT_REPORT").filter(|value| !value.is_empty()).and_then(|value| {
+        let bytes = value.to_bytes_with_nul();
+        match &bytes[..bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len() - 1)] {
+            b"text" if value.to_bytes() == b"text" => None,
+            // After the colon, if there is one.
+            b"json" => Some(CStr::from_bytes_with_nul(bytes.get(5..).unwrap_or(b"\0")).unwrap_or(c"")),
+            _ => {
+                complaints[14] = Some(("ALLOKIT_REPORT", value, "text, json, json:path"));
+                None
+            }
+        }
+    });
     // The first thread to get here speaks.
     let level_stored = if cfg!(feature = "track") { level } else { Level::Off };
     if FROM_ENVIRONMENT.compare_exchange(0, level_stored as u8 + 1, Ordering::Relaxed, Ordering::Relaxed).is_err() {
@@ -170,7 +194,10 @@ pub fn read_environment() {
     }
     let limit = limit.and_then(bytes).unwrap_or(0);
     let held = crate::limit::set_first(limit);
-    rehearsal(&mut complaints[10..]);
+    rehearsal(&mut complaints[10..13]);
+    if let Some(path) = json {
+        fault::report_as_json((!path.is_empty()).then_some(path));
+    }
     for (name, value, valid) in complaints.into_iter().flatten() {
         unknown(name, value, valid);
     }

@@ -78,9 +78,10 @@ fn find(addr: usize, recall: impl Fn(usize) -> Option<threads::Freed>) -> Found 
         }
     }
     {
-        let _walk = live::WALK.lock();
+        let walk = live::WALK.lock_for_report();
         // The nearest start before it is the only block that can reach it.
-        if let Some(pin) = live::before(addr)
+        if walk.is_some()
+            && let Some(pin) = live::before(addr)
             // SAFETY: the block is pinned.
             && let Some(header) = unsafe { header::read(pin.payload) }
             && addr - pin.payload.addr() < header.size

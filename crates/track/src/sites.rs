@@ -189,6 +189,9 @@ pub fn known_caller(address: usize) -> Option<SiteId> {
 #[inline(never)]
 fn new_caller(address: usize) -> SiteId {
     let id = intern_caller(address);
+    if id == SiteId::UNKNOWN {
+        return id;
+    }
     let (slot, rest) = caller_slot(address);
     slot.store(rest | u64::from(id.0), Ordering::Relaxed);
     id
@@ -285,7 +288,8 @@ unsafe fn intern(file: *const c_char, function: *const c_char, line: u32) -> Sit
 
 #[cold]
 fn intern_caller(address: usize) -> SiteId {
-    let _guard = LOCK.lock();
+    // (A signal handler may have interrupted the holder: then the place is not known.)
+    let Some(_guard) = LOCK.lock_for_report() else { return SiteId::UNKNOWN };
     let make = || Some(Entry { file: ptr::null(), function: ptr::null(), line: 0, next: 0, caller: address });
     find_or_add(address as u64, |entry| entry.caller == address, make)
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 const SANITIZED: [&str; 4] = ["--skip", "property", "--skip", "classes"];
 
 /// The programs in fuzz/fuzz_targets.
-const FUZZ_TARGETS: [&str; 7] = ["calls", "arena", "region", "pool", "stack", "scratch", "heap"];
+const FUZZ_TARGETS: [&str; 8] = ["calls", "arena", "region", "pool", "stack", "scratch", "heap", "guard"];
 
 #[derive(clap::Args)]
 pub struct FuzzArgs {

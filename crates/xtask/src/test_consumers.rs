@@ -51,9 +51,10 @@ pub fn cases() -> Vec<Case> {
             add_subdirectory(backend, shared, track, generator)
         }));
     }
-    let others: [(&str, Check); 13] = [
+    let others: [(&str, Check); 14] = [
         ("consumers/fetchcontent", fetchcontent),
         ("consumers/cmake-install", cmake_install),
+        ("consumers/guarded", guarded),
         ("consumers/components", components),
         ("consumers/version", version),
         ("consumers/prefix-header", prefix_header),
@@ -535,6 +536,36 @@ fn cmake_install() -> Result<()> {
     wanted.sort_unstable();
     ensure!(names == wanted, "installed: {names:?}, wanted: {wanted:?}");
     Ok(())
+}
+
+/// `ALLOKIT_GUARD=ON`: as a folder of the project, and installed by CMake and found.
+fn guarded() -> Result<()> {
+    let built = area().join("guarded-target");
+    let run = |project: &mut Project| -> Result<()> {
+        let done = project.configure()?;
+        ensure!(done.success, "configure: {}\n{}", done.ending, done.all());
+        project.build()?;
+        let done = tools::attempt(&mut Command::new(project.folder.join("app")))?;
+        ensure!(done.success, "the guarded program ended with {}\n{}", done.ending, done.all());
+        Ok(())
+    };
+    let mut project = Project::new("guarded", "guarded-source", "Ninja")?;
+    project.of_source().define("ALLOKIT_GUARD", "ON").define("ALLOKIT_CARGO_TARGET_DIR", &built.to_string_lossy());
+    run(&mut project)?;
+
+    let mut project = Project::new("", "guarded-install", "Ninja")?;
+    project.source = build::root();
+    project.define("ALLOKIT_GUARD", "ON").define("ALLOKIT_BUILD_EXAMPLES", "OFF");
+    project.define("ALLOKIT_CARGO_TARGET_DIR", &built.to_string_lossy());
+    let done = project.configure()?;
+    ensure!(done.success, "configure: {}\n{}", done.ending, done.all());
+    project.build()?;
+    let prefix = project.folder.join("prefix");
+    tools::output(cmake()?.arg("--install").arg(&project.folder).arg("--prefix").arg(&prefix))?;
+
+    let mut project = Project::new("guarded", "guarded-installed", "Ninja")?;
+    project.define("CMAKE_PREFIX_PATH", &prefix.to_string_lossy());
+    run(&mut project)
 }
 
 fn cross_aarch64() -> Result<()> {

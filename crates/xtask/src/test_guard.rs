@@ -17,6 +17,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = ["native", "mimalloc", "jemalloc"].into_iter().map(corpus).collect();
     cases.push(Case::new("guard/controls", controls));
     cases.push(Case::new("guard/programs", programs));
+    cases.push(Case::new("guard/places", places));
+    cases.push(Case::new("guard/json", json));
     cases
 }
 
@@ -29,18 +31,21 @@ struct Wanted {
     signal: Option<i32>,
     nothing: bool,
     mute: Option<String>,
+    /// The handler does not come back.
+    leaves: bool,
+    environment: Vec<(String, String)>,
 }
 
-fn sources() -> Result<Vec<PathBuf>> {
+fn sources(folder: &str, least: usize) -> Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
-    for entry in std::fs::read_dir(build::root().join("tests/guard"))? {
+    for entry in std::fs::read_dir(build::root().join(folder))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "c" || extension == "cc") {
             sources.push(path);
         }
     }
     sources.sort();
-    ensure!(sources.len() > 20, "tests/guard holds {} programs only", sources.len());
+    ensure!(sources.len() >= least, "{folder} holds {} programs only", sources.len());
     Ok(sources)
 }
 
@@ -51,6 +56,16 @@ fn read(path: &Path, size: usize) -> Result<Wanted> {
         let (head, text) = directive.split_once(": ").unwrap_or((directive, ""));
         let mut words = head.split_whitespace();
         let Some(name) = words.next() else { continue };
+        if name == "ENV"
+            && let Some((name, value)) = words.next().and_then(|setting| setting.split_once('='))
+        {
+            wanted.environment.push((name.to_string(), value.to_string()));
+            continue;
+        }
+        if name == "LEAVES" {
+            wanted.leaves = true;
+            continue;
+        }
         if !["EXPECT", "DIES", "NOTHING", "MUTE"].contains(&name) {
             continue;
         }
@@ -98,9 +113,10 @@ fn library(backend: &str, mutants: bool) -> Result<PathBuf> {
     build::build_preload(&Options { guard: true, mutants, ..Options::new(backend) })
 }
 
-fn run(library: &Path, binary: &Path, variables: &[(&str, &str)]) -> Result<std::process::Output> {
+fn run(library: Option<&Path>, binary: &Path, variables: &[(&str, &str)]) -> Result<std::process::Output> {
     let mut command = Command::new(binary);
-    command.env_clear().env("LD_PRELOAD", library).envs(variables.iter().copied()).stdin(Stdio::null());
+    command.env_clear().envs(variables.iter().copied()).stdin(Stdio::null());
+    command.envs(library.map(|library| ("LD_PRELOAD", library)));
     command.output().with_context(|| format!("cannot run {}", binary.display()))
 }
 
@@ -108,7 +124,7 @@ fn run(library: &Path, binary: &Path, variables: &[(&str, &str)]) -> Result<std:
 fn each(sizes: &[usize], both: bool, folder: &Path, mut judge: impl FnMut(&Wanted, &Path) -> Result<()>) -> Result<()> {
     tools::need(&["gcc", "g++"])?;
     let mut failures = Vec::new();
-    for source in sources()? {
+    for source in sources("tests/guard", 24)? {
         let only_cxx = source.extension().is_some_and(|extension| extension == "cc");
         for &size in sizes {
             let wanted = read(&source, size)?;
@@ -141,32 +157,133 @@ fn corpus(backend: &'static str) -> Result<()> {
         {
             return Ok(());
         }
-        for policy in ["abort", "report", "quiet"] {
-            let done = run(&library, binary, &[("ALLOKIT_POLICY", policy)])?;
-            let err = String::from_utf8_lossy(&done.stderr);
-            let mut expected = Vec::new();
-            if policy != "quiet" {
-                expected.extend(wanted.lines.iter().cloned());
-            }
-            let signal = match policy {
-                "abort" if !wanted.lines.is_empty() => {
-                    expected.push(test_misuse::ABORTING.to_string());
-                    Some(6)
-                }
-                "report" => {
-                    expected.extend(wanted.later.iter().cloned());
-                    wanted.signal
-                }
-                _ => wanted.signal,
-            };
-            let ended = if signal.is_some() { done.status.signal() == signal } else { done.status.success() };
-            ensure!(ended, "policy {policy}: it ended with {} instead of {signal:?}\n{err}", done.status);
-            test_misuse::compare(&expected, &err, backend, Some(&name)).with_context(|| {
-                format!("policy {policy}, it printed\n{err}but expected was\n{}", expected.join("\n"))
-            })?;
-        }
-        Ok(())
+        matrix(wanted, binary, Some(&library), backend)
     })
+}
+
+/// Runs a program under each policy and compares what comes of it.
+fn matrix(wanted: &Wanted, binary: &Path, library: Option<&Path>, backend: &str) -> Result<()> {
+    let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for policy in ["abort", "report", "quiet"] {
+        let mut variables = vec![("ALLOKIT_POLICY", policy)];
+        variables.extend(wanted.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let done = run(library, binary, &variables)?;
+        let err = String::from_utf8_lossy(&done.stderr);
+        let mut expected = Vec::new();
+        if policy != "quiet" {
+            expected.extend(wanted.lines.iter().cloned());
+        }
+        let signal = match policy {
+            "abort" if !wanted.lines.is_empty() && !wanted.leaves => {
+                expected.push(test_misuse::ABORTING.to_string());
+                Some(6)
+            }
+            "report" => {
+                expected.extend(wanted.later.iter().cloned());
+                wanted.signal
+            }
+            _ => wanted.signal,
+        };
+        let ended = if signal.is_some() { done.status.signal() == signal } else { done.status.success() };
+        ensure!(ended, "policy {policy}: it ended with {} instead of {signal:?}\n{err}", done.status);
+        test_misuse::compare(&expected, &err, backend, library.map(|_| &name))
+            .with_context(|| format!("policy {policy}, it printed\n{err}but expected was\n{}", expected.join("\n")))?;
+    }
+    Ok(())
+}
+
+/// A program linked with the guarded library.
+fn link(source: &Path, folder: &Path) -> Result<PathBuf> {
+    let built = build::build_with(&Options { guard: true, ..Options::new("native") })?;
+    let binary = folder.join(source.file_stem().context("a source has a name")?);
+    let mut command = Command::new(tools::find("cc")?);
+    command.current_dir(source.parent().context("a source has a folder")?);
+    command.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-use-after-free", "-Wno-array-bounds"]);
+    command.args(["-Wno-stringop-overflow", "-fno-builtin", "-fno-inline", "-rdynamic", "-DAK_TRACK", "-I"]);
+    command
+        .arg(build::root().join("include"))
+        .arg("-o")
+        .arg(&binary)
+        .arg(source.file_name().context("a source has a name")?)
+        .arg(&built.static_lib);
+    tools::output(command.args(["-lpthread", "-ldl", "-lm"]))?;
+    Ok(binary)
+}
+
+/// `ALLOKIT_REPORT`: each fault as a line of JSON, which parsers take, with what the text has.
+fn json() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let source = build::root().join("tests/guard/json/json.c");
+    let binary = link(&source, folder.path())?;
+    let text = std::fs::read_to_string(&source)?;
+    let wanted: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("/* LINE ")?.strip_suffix(" */")).collect();
+    ensure!(wanted.len() == 3, "{} holds {} lines", source.display(), wanted.len());
+    let file = folder.path().join("faults.jsonl");
+    let to_file = format!("json:{}", file.display());
+    for policy in ["abort", "report", "quiet"] {
+        let expected: Vec<String> = wanted.iter().map(|line| line.replace("@POLICY@", policy)).collect();
+        let expected = &expected[..match policy {
+            "abort" => 1,
+            "report" => 3,
+            _ => 0,
+        }];
+        for report in ["json", &to_file] {
+            let done = run(None, &binary, &[("ALLOKIT_POLICY", policy), ("ALLOKIT_REPORT", report)])?;
+            let err = String::from_utf8_lossy(&done.stderr).into_owned();
+            ensure!(
+                done.status.signal() == (policy == "abort").then_some(6),
+                "{policy}, {report}: {}\n{err}",
+                done.status
+            );
+            let lines = if report == "json" {
+                err
+            } else {
+                // The text is there too.
+                let told = err.lines().filter(|line| line.starts_with("allokit: ")).count();
+                ensure!(told == expected.len() + usize::from(policy == "abort"), "{policy}: {err}");
+                if expected.is_empty() { String::new() } else { std::fs::read_to_string(&file)? }
+            };
+            let mut found = Vec::new();
+            for line in lines.lines() {
+                let value: serde_json::Value =
+                    serde_json::from_str(line).with_context(|| format!("{report}: {line:?}"))?;
+                ensure!(value["process"].as_i64() > Some(0) && value["thread"] == value["process"], "{line}");
+                let (known, _) = line.split_once(",\"process\":").context("no process")?;
+                let block = value["block"].as_str().context("no block")?;
+                found.push(known.replace(block, "0xADDR") + ",\"process\":@N@,\"thread\":@N@}");
+            }
+            ensure!(found == expected, "{policy}, {report}: {found:#?} is not {expected:#?}");
+            // The next program adds to the file; here each begins anew.
+            if file.exists() {
+                std::fs::remove_file(&file)?;
+            }
+        }
+    }
+    // Where no file can be made, that is said once, and the text is there.
+    let report = format!("json:{}/none/faults", folder.path().display());
+    let done = run(None, &binary, &[("ALLOKIT_POLICY", "report"), ("ALLOKIT_REPORT", &report)])?;
+    let err = String::from_utf8_lossy(&done.stderr);
+    ensure!(err.matches("cannot write").count() == 1 && err.matches("allokit: ").count() == 4, "{err}");
+    let done = run(None, &binary, &[("ALLOKIT_POLICY", "quiet"), ("ALLOKIT_REPORT", "xml")])?;
+    let err = String::from_utf8_lossy(&done.stderr);
+    ensure!(err == "allokit: ALLOKIT_REPORT=xml is not known; valid: text, json, json:path\n", "{err}");
+    Ok(())
+}
+
+/// Reports in bad places: the programs of tests/guard/places, linked with the guarded library.
+fn places() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut failures = Vec::new();
+    for source in sources("tests/guard/places", 12)? {
+        let binary = link(&source, folder.path())?;
+        let judged = read(&source, 0).and_then(|wanted| matrix(&wanted, &binary, None, "native"));
+        if let Err(error) = judged {
+            failures.push(format!("{}: {error:#}", binary.file_name().unwrap_or_default().to_string_lossy()));
+        }
+    }
+    ensure!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    Ok(())
 }
 
 /// With its check off, each bug is missed.
@@ -177,11 +294,11 @@ fn controls() -> Result<()> {
     each(&SIZES, false, folder.path(), |wanted, binary| {
         let Some(mute) = &wanted.mute else { return Ok(()) };
         muted += 1;
-        let done = run(&library, binary, &[("ALLOKIT_POLICY", "report"), ("ALLOKIT_MUTE", mute)])?;
+        let done = run(Some(&library), binary, &[("ALLOKIT_POLICY", "report"), ("ALLOKIT_MUTE", mute)])?;
         let err = String::from_utf8_lossy(&done.stderr);
         ensure!(!err.contains("allokit:"), "without {mute} it is found all the same:\n{err}");
         ensure!(done.status.signal().is_none(), "without {mute} it ended with {}", done.status);
-        let done = run(&library, binary, &[("ALLOKIT_POLICY", "report")])?;
+        let done = run(Some(&library), binary, &[("ALLOKIT_POLICY", "report")])?;
         let seen = String::from_utf8_lossy(&done.stderr).contains("allokit:") || done.status.signal().is_some();
         ensure!(seen, "with all checks on it is missed");
         Ok(())

@@ -52,8 +52,9 @@ extern "C" fn thrower() -> *mut c_void {
 /// Another attempt, after the handler. `align` 0: none in particular.
 extern "C" fn again(size: usize, align: usize) -> *mut c_void {
     #[cfg(feature = "track")]
-    if api::mode() == api::TRACKED {
-        return allocate(allokit_select::Kinded(api::Origin::Caller(0), api::Kind::AnyNew), size, align);
+    if api::mode() >= api::TRACKED {
+        let here = allokit_platform::unwind::Here::NONE;
+        return allocate(allokit_select::Kinded(api::Origin::Caller(0), api::Kind::AnyNew, here), size, align);
     }
     allocate(api::Plain, size, align)
 }

@@ -3,8 +3,8 @@
 //!
 //! Owns: address space ([`pages`]), permanent metadata memory ([`meta`]), the map from addresses to metadata
 //! ([`AddressMap`]), the thread-local cell ([`thread_cell!`]), thread exit ([`thread`]), fork ([`fork`]), the lock
-//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]), and the exported entry points ([`entry!`]).
-//! Uses: `allokit-core` and `libc`. Porting Allokit means porting this crate.
+//! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]), the calling thread's stack ([`unwind`]), and the exported entry points ([`entry!`]).
+//! Uses: `allokit-core`, `libc`, and `gimli` for the tables of code without frame pointers. Porting Allokit means porting this crate.
 //!
 //! Invariants: nothing here calls `malloc`; nothing here panics; functions that `free` may reach keep `errno`.
 #![no_std]
@@ -43,6 +43,7 @@ pub mod stderr;
 pub mod symbol;
 pub mod thread;
 pub mod tools;
+pub mod unwind;
 pub mod va;
 mod weak;
 

@@ -53,6 +53,7 @@ pub(crate) fn members(head: &Head<'_>, stats: &Stats, mut out: &mut dyn fmt::Wri
         Tracking::None => "none",
         Tracking::Off => "off",
         Tracking::Sites => "sites",
+        Tracking::Stacks => "stacks",
     };
     for (key, value) in [("allokit", head.version), ("backend", head.backend), ("tracking", tracking)] {
         out.key(key)?;

@@ -35,6 +35,8 @@ pub enum Tracking {
     Off,
     /// Blocks have call sites.
     Sites,
+    /// Blocks have stacks.
+    Stacks,
 }
 
 /// Whose statistics they are.

@@ -19,8 +19,10 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 pub const UNDECIDED: u8 = 0;
 /// [`MODE`]: calls go to the backend.
 pub const PLAIN: u8 = 1;
-/// [`MODE`]: calls go through the tracking layer.
+/// [`MODE`]: calls go through the tracking layer. From here on, all modes do.
 pub const TRACKED: u8 = 2;
+/// [`MODE`]: the same, and blocks have stacks.
+pub const STACKS: u8 = 3;
 
 /// How the process allocates. Decided by the first allocation; see [`track_set`].
 pub static MODE: AtomicU8 = AtomicU8::new(UNDECIDED);
@@ -405,17 +407,40 @@ pub fn is_plain() -> bool {
     MODE.load(Ordering::Relaxed) == PLAIN
 }
 
-/// Whether calls go through the tracking layer; false also while that is undecided.
+/// Whether calls go through the tracking layer and blocks have no stacks; false also while that is undecided.
 #[inline(always)]
 #[must_use]
 pub fn is_tracked() -> bool {
     MODE.load(Ordering::Relaxed) == TRACKED
 }
 
+/// Whether calls go through the tracking layer and blocks have stacks; false also while that is undecided.
+#[inline(always)]
+#[must_use]
+pub fn has_stacks() -> bool {
+    MODE.load(Ordering::Relaxed) == STACKS
+}
+
+/// Whether calls go through the tracking layer; false also while that is undecided.
+#[inline(always)]
+#[must_use]
+pub fn is_on() -> bool {
+    MODE.load(Ordering::Relaxed) >= TRACKED
+}
+
+/// What [`MODE`] is at a level.
+fn mode_of(level: Level) -> u8 {
+    match level {
+        Level::Off => PLAIN,
+        Level::Sites => TRACKED,
+        Level::Stacks => STACKS,
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn decide() -> u8 {
-    let wanted = if prepare() == Level::Off { PLAIN } else { TRACKED };
+    let wanted = mode_of(prepare());
     match MODE.compare_exchange(UNDECIDED, wanted, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             if wanted == PLAIN {
@@ -453,7 +478,7 @@ pub fn track_set(level: u32) -> bool {
             return false;
         }
     };
-    if level == Level::Stacks || (level == Level::Sites && !cfg!(feature = "track")) {
+    if level != Level::Off && !cfg!(feature = "track") {
         errno::set(errno::ENOTSUP);
         return false;
     }
@@ -461,10 +486,8 @@ pub fn track_set(level: u32) -> bool {
         settings::ask_for(level);
         prepare();
     }
-    #[cfg(all(feature = "track", not(feature = "guard")))]
-    if Selected::TAGS {
-        switch(level);
-    }
+    #[cfg(feature = "track")]
+    switch(level);
     // Another thread may have allocated meanwhile: what is in force is the answer.
     if track_get() != level {
         errno::set(errno::EBUSY);
@@ -473,25 +496,61 @@ pub fn track_set(level: u32) -> bool {
     true
 }
 
-/// Changes the mode while the program runs, which needs a backend that can tell blocks of both kinds.
-#[cfg(all(feature = "track", not(feature = "guard")))]
+/// Changes the mode while the program runs. Between off and on that needs a backend that can tell blocks of both kinds; from
+/// sites to stacks and back, blocks are of one kind.
+#[cfg(feature = "track")]
 fn switch(level: Level) {
     static SWITCHING: allokit_platform::Lock = allokit_platform::Lock::new();
     let _guard = SWITCHING.lock();
-    match (MODE.load(Ordering::Acquire), level) {
-        (PLAIN, Level::Sites) => {
-            crate::tracked::start();
-            // From here on no call passes by the mode.
-            Selected::close();
-            EVER_TRACKED.store(true, Ordering::Relaxed);
-            MODE.store(TRACKED, Ordering::Release);
+    match (MODE.load(Ordering::Acquire), mode_of(level)) {
+        (PLAIN, PLAIN) => {}
+        (PLAIN, wanted) => {
+            if Selected::TAGS && !GUARD {
+                crate::tracked::start();
+                // From here on no call passes by the mode.
+                Selected::close();
+                EVER_TRACKED.store(true, Ordering::Relaxed);
+                MODE.store(wanted, Ordering::Release);
+            }
         }
-        (TRACKED, Level::Off) => {
-            EVER_TRACKED.store(true, Ordering::Relaxed);
-            MODE.store(PLAIN, Ordering::Release);
+        (TRACKED.., PLAIN) => {
+            if Selected::TAGS && !GUARD {
+                EVER_TRACKED.store(true, Ordering::Relaxed);
+                MODE.store(PLAIN, Ordering::Release);
+            }
         }
+        (TRACKED.., wanted) => MODE.store(wanted, Ordering::Release),
+        // Undecided: whoever allocates first decides.
         _ => {}
     }
+}
+
+/// `ak_track_sample_set`
+pub fn sample_set(bytes: usize) -> bool {
+    #[cfg(feature = "track")]
+    {
+        // What the environment says is not to be read over it later.
+        settings::read_environment();
+        allokit_track::stacks::set_interval(bytes);
+        true
+    }
+    #[cfg(not(feature = "track"))]
+    {
+        let _ = bytes;
+        errno::set(errno::ENOTSUP);
+        false
+    }
+}
+
+/// `ak_track_sample_get`
+pub fn sample() -> usize {
+    #[cfg(feature = "track")]
+    {
+        settings::read_environment();
+        allokit_track::stacks::interval()
+    }
+    #[cfg(not(feature = "track"))]
+    0
 }
 
 /// Whether something is known of live blocks: tracking is on, or was on.
@@ -504,6 +563,7 @@ pub fn track_get() -> Level {
     match MODE.load(Ordering::Acquire) {
         UNDECIDED => settings::wanted_level(),
         TRACKED => Level::Sites,
+        STACKS => Level::Stacks,
         _ => Level::Off,
     }
 }
@@ -512,14 +572,15 @@ fn tracking() -> Tracking {
     match track_get() {
         _ if !cfg!(feature = "track") => Tracking::None,
         Level::Off => Tracking::Off,
-        _ => Tracking::Sites,
+        Level::Sites => Tracking::Sites,
+        Level::Stacks => Tracking::Stacks,
     }
 }
 
 /// `ak_check`: the number of faults among the live blocks, as far as the mode can tell. `caller` is where it is asked.
 pub fn check(caller: usize) -> usize {
     #[cfg(feature = "track")]
-    if mode() == TRACKED {
+    if mode() >= TRACKED {
         return crate::tracked::check(Origin::Caller(caller));
     }
     let _ = caller;
@@ -529,7 +590,7 @@ pub fn check(caller: usize) -> usize {
 /// What the mode wants done at the end of the process.
 pub fn at_exit() {
     #[cfg(feature = "guard")]
-    if MODE.load(Ordering::Acquire) == TRACKED {
+    if is_on() {
         allokit_guard::at_exit();
     }
 }
@@ -538,7 +599,7 @@ pub fn at_exit() {
 pub fn stats() -> Stats {
     let mut stats = Stats::new();
     #[cfg(feature = "track")]
-    if track_get() == Level::Sites {
+    if track_get() != Level::Off {
         crate::tracked::stats(&mut stats);
         heap::add_figures(&mut stats);
         return stats;

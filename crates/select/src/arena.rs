@@ -32,7 +32,7 @@ static TOOLS: Tools = unsafe { Tools::new(tools::hide, tools::show, tools::revea
 unsafe fn take(context: *mut c_void, size: usize, align: usize) -> *mut u8 {
     match api::mode() {
         #[cfg(feature = "track")]
-        api::TRACKED => crate::tracked::take(context.addr() as u32, size, align),
+        api::TRACKED.. => crate::tracked::take(context.addr() as u32, size, align),
         _ => {
             let _ = context;
             api::alloc_aligned(Plain, size, align)
@@ -45,7 +45,7 @@ unsafe fn give(context: *mut c_void, ptr: *mut u8, size: usize) {
     unsafe {
         match api::mode() {
             #[cfg(feature = "track")]
-            api::TRACKED => crate::tracked::give(context.addr() as u32, ptr, size),
+            api::TRACKED.. => crate::tracked::give(context.addr() as u32, ptr, size),
             _ => {
                 let _ = context;
                 Plain.free_sized(ptr, size);
@@ -63,7 +63,7 @@ pub unsafe fn source(place: Place) -> Source {
     #[cfg(feature = "track")]
     let number = match api::mode() {
         // SAFETY: the caller's promise.
-        api::TRACKED => unsafe { crate::tracked::number_of(place.file, place.line) },
+        api::TRACKED.. => unsafe { crate::tracked::number_of(place.file, place.line) },
         _ => 0,
     };
     #[cfg(not(feature = "track"))]

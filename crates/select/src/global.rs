@@ -14,7 +14,7 @@ macro_rules! with_source {
     ($source:ident => $run:expr) => {
         match api::mode() {
             #[cfg(feature = "track")]
-            api::TRACKED => {
+            api::TRACKED.. => {
                 let $source = api::Origin::Caller(0);
                 $run
             }

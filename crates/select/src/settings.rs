@@ -4,6 +4,7 @@ use crate::Selected;
 use crate::api::Level;
 use crate::leaks::Profile;
 use allokit_core::Backend;
+use allokit_platform::unwind::How;
 use allokit_platform::{env, stderr::Stderr};
 use allokit_report::Format;
 use allokit_report::fault::{self, Policy};
@@ -26,7 +27,9 @@ pub(crate) fn wanted_level() -> Level {
     if guards_heap() {
         // It answers all that tracking does.
         read_environment();
-        return Level::Sites;
+        let stacks = Level::Stacks as u8 + 1;
+        let wants = ASKED.load(Ordering::Relaxed) == stacks || FROM_ENVIRONMENT.load(Ordering::Relaxed) == stacks;
+        return if wants { Level::Stacks } else { Level::Sites };
     }
     let stored = match ASKED.load(Ordering::Relaxed) {
         0 => {
@@ -35,7 +38,11 @@ pub(crate) fn wanted_level() -> Level {
         }
         asked => asked,
     };
-    if stored == Level::Sites as u8 + 1 { Level::Sites } else { Level::Off }
+    match stored.wrapping_sub(1) {
+        1 => Level::Sites,
+        2 => Level::Stacks,
+        _ => Level::Off,
+    }
 }
 
 /// Whether the guarding layer is built in and not switched off.
@@ -88,7 +95,8 @@ pub fn read_environment() {
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
-            b"sites" | b"stacks" => level = Level::Sites,
+            b"sites" => level = Level::Sites,
+            b"stacks" => level = Level::Stacks,
             _ => complaints[0] = Some(("ALLOKIT_TRACK", value, "off, sites, stacks")),
         }
     }
@@ -149,9 +157,8 @@ pub fn read_environment() {
         complain(format_args!(
             "ALLOKIT_TRACK={asked} is ignored: this library was built without tracking (ALLOKIT_TRACK=OFF)"
         ));
-    } else if asked == b"stacks" {
-        complain(format_args!("ALLOKIT_TRACK=stacks is not in this version; using sites"));
     }
+    read_stacks();
     if let Some(value) = env::var(c"ALLOKIT_BACKEND")
         && !value.is_empty()
         && value.to_bytes() != Selected::NAME.as_bytes()
@@ -172,6 +179,50 @@ pub fn read_environment() {
         complain(format_args!(
             "ALLOKIT_GUARD guards arenas and pools; the guarded heap is not in this library (ALLOKIT_GUARD=ON in CMake)"
         ));
+    }
+}
+
+/// Reads how stacks are to be taken.
+fn read_stacks() {
+    let set = |name: &'static CStr, valid: &str, take: fn(usize) -> bool| {
+        if let Some(value) = env::var(name)
+            && !value.is_empty()
+            && !bytes(value).is_some_and(take)
+        {
+            unknown(name.to_str().unwrap_or(""), value, valid);
+        }
+    };
+    set(c"ALLOKIT_SAMPLE", "a number of bytes, such as 512K, of which one is sampled; 0 for each allocation", |bytes| {
+        #[cfg(feature = "track")]
+        allokit_track::stacks::set_interval(bytes);
+        let _ = bytes;
+        true
+    });
+    set(c"ALLOKIT_SAMPLE_SEED", "a number", |seed| {
+        #[cfg(feature = "track")]
+        allokit_track::stacks::set_seed(seed as u64);
+        let _ = seed;
+        true
+    });
+    set(c"ALLOKIT_STACK_DEPTH", "a number of frames, from 1 to 128", |frames| {
+        #[cfg(feature = "track")]
+        allokit_track::stacks::set_depth(frames);
+        (1..=128).contains(&frames)
+    });
+    if let Some(value) = env::var(c"ALLOKIT_UNWIND") {
+        let how = match value.to_bytes() {
+            b"auto" | b"" => Some(None),
+            b"fp" => Some(Some(How::Pointers)),
+            b"eh" => Some(Some(How::Tables)),
+            _ => None,
+        };
+        match how {
+            None => unknown("ALLOKIT_UNWIND", value, "auto, fp, eh"),
+            #[cfg(feature = "track")]
+            Some(how) => allokit_track::stacks::set_how(how),
+            #[cfg(not(feature = "track"))]
+            Some(_) => {}
+        }
     }
 }
 

@@ -15,15 +15,15 @@ pub use heap::*;
 
 use allokit_core::{Backend, FaultKind, Site, Stats};
 use allokit_platform::handler::{self, Handler};
+#[cfg(feature = "track")]
+use allokit_platform::unwind::Here;
 use allokit_platform::{errno, stderr::Stderr, symbol};
 use allokit_report::{Format, fault};
 #[cfg(feature = "track")]
-use allokit_platform::unwind::Here;
-#[cfg(feature = "track")]
 use allokit_select::Kinded;
+use allokit_select::api::{self, Plain};
 #[cfg(feature = "track")]
 use allokit_select::api::{Kind, Origin};
-use allokit_select::api::{self, Plain};
 use allokit_select::{Selected, leaks, settings};
 use core::ffi::{CStr, c_char, c_void};
 use core::fmt;

@@ -6,9 +6,9 @@ use allokit_platform::errno;
 #[cfg(feature = "guard")]
 use allokit_platform::peek;
 use allokit_platform::symbol::{self, Where};
-use allokit_platform::weak_symbol;
 #[cfg(feature = "track")]
 use allokit_platform::unwind::Here;
+use allokit_platform::weak_symbol;
 #[cfg(feature = "track")]
 use allokit_select::Kinded;
 use allokit_select::Selected;

@@ -19,7 +19,8 @@ int main(void) {
     memset(before, 1, 5000);
     puts("ready");
     fflush(stdout);
-    while (poll(&input, 1, 1) == 0) {
+    /* (A signal ends the wait, with -1.) */
+    while (poll(&input, 1, 1) <= 0) {
         char *kept = forgets(100);
         char *used = malloc(64);
         if (kept == NULL || used == NULL) return 2;

@@ -11,30 +11,39 @@
 
 #include "alloc.h"
 
-#define KEPT __attribute__((noinline, noclone))
+#define KEPT __attribute__((noinline))
 
 static void *kept[1 << 20];
 static size_t count;
 
-KEPT static void make(size_t size)
+/* Not static: their names are in the program's dynamic symbols, so that the library knows them. */
+void make(size_t size);
+void first(int times);
+void second(int times);
+void deep(int levels);
+void resized(void);
+void small(size_t blocks);
+void large(size_t blocks);
+
+KEPT void make(size_t size)
 {
     kept[count++] = ak_alloc(size);
     __asm__ volatile("" ::: "memory"); /* no call is the last thing a function does */
 }
 
-KEPT static void first(int times)
+KEPT void first(int times)
 {
     for (int i = 0; i < times; i++) make(100);
     __asm__ volatile("" ::: "memory");
 }
 
-KEPT static void second(int times)
+KEPT void second(int times)
 {
     for (int i = 0; i < times; i++) make(1000);
     __asm__ volatile("" ::: "memory");
 }
 
-KEPT static void deep(int levels)
+KEPT void deep(int levels)
 {
     if (levels == 0) {
         make(7);
@@ -44,7 +53,7 @@ KEPT static void deep(int levels)
     __asm__ volatile("" ::: "memory");
 }
 
-KEPT static void resized(void)
+KEPT void resized(void)
 {
     void *block = ak_alloc(10);
     block = ak_realloc(block, 3000);
@@ -52,13 +61,13 @@ KEPT static void resized(void)
     __asm__ volatile("" ::: "memory");
 }
 
-KEPT static void small(size_t blocks)
+KEPT void small(size_t blocks)
 {
     for (size_t i = 0; i < blocks; i++) make(16 + i % 1000);
     __asm__ volatile("" ::: "memory");
 }
 
-KEPT static void large(size_t blocks)
+KEPT void large(size_t blocks)
 {
     for (size_t i = 0; i < blocks; i++) make(2 * (16 + i % 1000));
     __asm__ volatile("" ::: "memory");

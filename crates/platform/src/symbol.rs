@@ -87,7 +87,8 @@ pub fn modules(see: &mut dyn FnMut(Module)) {
                 let length = name.len().min(path.len());
                 path[..length].copy_from_slice(&name[..length]);
                 let (build_id, id_length) = build_id(base, headers);
-                for part in headers.iter().filter(|part| part.p_type == libc::PT_LOAD && part.p_flags & libc::PF_X != 0) {
+                for part in headers.iter().filter(|part| part.p_type == libc::PT_LOAD && part.p_flags & libc::PF_X != 0)
+                {
                     let start = base + part.p_vaddr as usize;
                     see(Module {
                         start,
@@ -122,9 +123,7 @@ unsafe fn build_id(base: usize, headers: &[libc::Elf64_Phdr]) -> ([u8; 32], usiz
         // SAFETY: notes lie in the module's memory.
         let bytes = unsafe { core::slice::from_raw_parts(bytes, notes.p_memsz as usize) };
         let mut at = 0;
-        let word = |at: usize| {
-            Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-        };
+        let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         while let (Some(name), Some(length), Some(kind)) = (word(at), word(at + 4), word(at + 8)) {
             let begin = at + 12 + (name as usize).next_multiple_of(4);
             if kind == NT_GNU_BUILD_ID

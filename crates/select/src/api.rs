@@ -502,24 +502,20 @@ pub fn track_set(level: u32) -> bool {
 fn switch(level: Level) {
     static SWITCHING: allokit_platform::Lock = allokit_platform::Lock::new();
     let _guard = SWITCHING.lock();
+    const CAN: bool = Selected::TAGS && !GUARD;
     match (MODE.load(Ordering::Acquire), mode_of(level)) {
-        (PLAIN, PLAIN) => {}
-        (PLAIN, wanted) => {
-            if Selected::TAGS && !GUARD {
-                crate::tracked::start();
-                // From here on no call passes by the mode.
-                Selected::close();
-                EVER_TRACKED.store(true, Ordering::Relaxed);
-                MODE.store(wanted, Ordering::Release);
-            }
+        (PLAIN, wanted @ TRACKED..) if CAN => {
+            crate::tracked::start();
+            // From here on no call passes by the mode.
+            Selected::close();
+            EVER_TRACKED.store(true, Ordering::Relaxed);
+            MODE.store(wanted, Ordering::Release);
         }
-        (TRACKED.., PLAIN) => {
-            if Selected::TAGS && !GUARD {
-                EVER_TRACKED.store(true, Ordering::Relaxed);
-                MODE.store(PLAIN, Ordering::Release);
-            }
+        (TRACKED.., PLAIN) if CAN => {
+            EVER_TRACKED.store(true, Ordering::Relaxed);
+            MODE.store(PLAIN, Ordering::Release);
         }
-        (TRACKED.., wanted) => MODE.store(wanted, Ordering::Release),
+        (TRACKED.., wanted @ TRACKED..) => MODE.store(wanted, Ordering::Release),
         // Undecided: whoever allocates first decides.
         _ => {}
     }

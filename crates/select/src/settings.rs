@@ -5,7 +5,7 @@ use crate::api::Level;
 use crate::leaks::Profile;
 use allokit_core::Backend;
 use allokit_platform::unwind::How;
-use allokit_platform::{env, stderr::Stderr};
+use allokit_platform::{control, env, stderr::Stderr};
 use allokit_report::Format;
 use allokit_report::fault::{self, Policy};
 use core::ffi::CStr;
@@ -38,9 +38,14 @@ pub(crate) fn wanted_level() -> Level {
         }
         asked => asked,
     };
-    match stored.wrapping_sub(1) {
-        1 => Level::Sites,
-        2 => Level::Stacks,
+    level_of(stored)
+}
+
+/// Of a level + 1.
+fn level_of(stored: u8) -> Level {
+    match stored {
+        2 => Level::Sites,
+        3 => Level::Stacks,
         _ => Level::Off,
     }
 }
@@ -53,7 +58,11 @@ pub fn guards_heap() -> bool {
 
 /// A number of bytes, with K, M or G.
 fn bytes(value: &CStr) -> Option<usize> {
-    let text = value.to_str().ok()?;
+    bytes_of(value.to_str().ok()?)
+}
+
+/// See [`bytes`].
+pub(crate) fn bytes_of(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G']);
     let shift = match &text[digits.len()..] {
         "" => 0,
@@ -192,12 +201,16 @@ fn read_stacks() {
             unknown(name.to_str().unwrap_or(""), value, valid);
         }
     };
-    set(c"ALLOKIT_SAMPLE", "a number of bytes, such as 512K, of which one is sampled; 0 for each allocation", |bytes| {
-        #[cfg(feature = "track")]
-        allokit_track::stacks::set_interval(bytes);
-        let _ = bytes;
-        true
-    });
+    set(
+        c"ALLOKIT_SAMPLE",
+        "a number of bytes, such as 512K, of which one is sampled; 0 for each allocation",
+        |bytes| {
+            #[cfg(feature = "track")]
+            allokit_track::stacks::set_interval(bytes);
+            let _ = bytes;
+            true
+        },
+    );
     set(c"ALLOKIT_SAMPLE_SEED", "a number", |seed| {
         #[cfg(feature = "track")]
         allokit_track::stacks::set_seed(seed as u64);
@@ -209,6 +222,16 @@ fn read_stacks() {
         allokit_track::stacks::set_depth(frames);
         (1..=128).contains(&frames)
     });
+    if let Some(value) = env::var(c"ALLOKIT_SIGNAL")
+        && !value.is_empty()
+        && signal_of(value).is_none()
+    {
+        unknown(
+            "ALLOKIT_SIGNAL",
+            value,
+            "USR1, USR2, or a number of a signal, which may be followed by :sites or :stacks",
+        );
+    }
     if let Some(value) = env::var(c"ALLOKIT_UNWIND") {
         let how = match value.to_bytes() {
             b"auto" | b"" => Some(None),
@@ -224,6 +247,28 @@ fn read_stacks() {
             Some(_) => {}
         }
     }
+}
+
+/// What `ALLOKIT_TRACK` says.
+pub(crate) fn environment_level() -> Level {
+    read_environment();
+    level_of(FROM_ENVIRONMENT.load(Ordering::Relaxed))
+}
+
+/// The signal that `ALLOKIT_SIGNAL` names, and the level that it switches on.
+pub(crate) fn signal() -> Option<(i32, Level)> {
+    env::var(c"ALLOKIT_SIGNAL").filter(|value| !value.is_empty()).and_then(signal_of)
+}
+
+fn signal_of(value: &CStr) -> Option<(i32, Level)> {
+    let text = value.to_str().ok()?;
+    let (name, level) = text.split_once(':').unwrap_or((text, "stacks"));
+    let level = match level {
+        "sites" => Level::Sites,
+        "stacks" => Level::Stacks,
+        _ => return None,
+    };
+    Some((control::signal_number(name)?, level))
 }
 
 /// Whether arenas and pools are to look closely.

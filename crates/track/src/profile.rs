@@ -50,7 +50,10 @@ pub fn write_json(out: &mut dyn fmt::Write) -> fmt::Result {
     let leaks = Leaks::take(Since::Start);
     if leaks.sampled > 0 {
         let bytes = leaks.sampled;
-        write!(out, "\"sampled\":{bytes},\"notes\":[\"Blocks and bytes by call site are estimated: of {bytes} bytes one was sampled. Sizes, the map and the statistics are counted.\"],")?;
+        write!(
+            out,
+            "\"sampled\":{bytes},\"notes\":[\"Blocks and bytes by call site are estimated: of {bytes} bytes one was sampled. Sizes, the map and the statistics are counted.\"],"
+        )?;
     }
     write!(out, "\"blocks\":{},\"bytes\":{},\"sites\":[", leaks.blocks, leaks.bytes)?;
     for (index, row) in leaks.rows().iter().enumerate() {
@@ -96,7 +99,11 @@ pub fn write_pprof(time_ns: i64, add: &mut dyn FnMut(&[u8])) {
         let mut sample = Message::new();
         // Not packed: a repeated number may be written one by one.
         sample.number(1, key_of(row));
-        row.site.frames().iter().filter(|frame| keys.has(**frame as u64)).for_each(|&frame| sample.number(1, frame as u64));
+        row.site
+            .frames()
+            .iter()
+            .filter(|frame| keys.has(**frame as u64))
+            .for_each(|&frame| sample.number(1, frame as u64));
         sample.number(2, row.blocks);
         sample.number(2, row.bytes);
         sample.put(2, add);

@@ -70,7 +70,8 @@ const TABLES: usize = 7;
 const fn buckets(table: usize) -> usize {
     FIRST_BUCKETS << (2 * table)
 }
-const _: () = assert!(buckets(TABLES - 1) <= 1 << NUMBER_BITS && size_of::<Stack>().is_multiple_of(align_of::<usize>()));
+const _: () =
+    assert!(buckets(TABLES - 1) <= 1 << NUMBER_BITS && size_of::<Stack>().is_multiple_of(align_of::<usize>()));
 
 static TABLE: [AtomicPtr<Bucket>; TABLES] = [const { AtomicPtr::new(ptr::null_mut()) }; TABLES];
 
@@ -202,8 +203,8 @@ enum Search {
 }
 
 fn search(hash: u64, same: impl Fn(&Stack) -> bool, add_tables: bool) -> Search {
-    for table in 0..TABLES {
-        let mut first = TABLE[table].load(Ordering::Acquire);
+    for (table, place) in TABLE.iter().enumerate() {
+        let mut first = place.load(Ordering::Acquire);
         if first.is_null() {
             if !add_tables {
                 return Search::Full;
@@ -498,8 +499,7 @@ pub unsafe fn of(size: usize, here: Here, leaf: impl FnOnce() -> SiteId) -> Site
     let leaf = leaf();
     thread.busy.store(true, Ordering::Relaxed);
     let mut room = [MaybeUninit::uninit(); DEPTH_MOST];
-    let bounds =
-        Bounds { low: thread.low.load(Ordering::Relaxed), high: thread.high.load(Ordering::Relaxed) };
+    let bounds = Bounds { low: thread.low.load(Ordering::Relaxed), high: thread.high.load(Ordering::Relaxed) };
     let most = FRAMES.load(Ordering::Relaxed);
     let how = match HOW.load(Ordering::Relaxed) {
         0 if interval == 0 => How::Pointers,

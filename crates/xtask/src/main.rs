@@ -29,6 +29,7 @@ mod test_page;
 mod test_preload;
 mod test_profile;
 mod test_rust;
+mod test_stacks;
 mod tools;
 
 use clap::{Parser, Subcommand};

@@ -3,7 +3,7 @@
 use crate::case::{Case, LeftOut};
 use crate::{
     build, proof, test_arena, test_bench, test_cli, test_conformance, test_consumers, test_examples, test_guard,
-    test_heap, test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, tools,
+    test_heap, test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, test_stacks, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -45,6 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_examples::cases());
     cases.extend(test_preload::cases());
     cases.extend(test_profile::cases());
+    cases.extend(test_stacks::cases());
     cases.extend(test_page::cases());
     cases.extend(test_cli::cases());
     cases.extend(test_bench::cases());
@@ -122,6 +123,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         "header/",
         "preload/",
         "profile/",
+        "stacks/",
         "report/",
         "cli/",
         "bench/",

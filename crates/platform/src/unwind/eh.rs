@@ -9,8 +9,8 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer, Register, RegisterRule, UnwindContext,
-    UnwindContextStorage, UnwindSection, UnwindTableRow, X86_64,
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Pointer, Register, RegisterRule,
+    UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow, X86_64,
 };
 
 /// How to get from a call to the one that it came from.
@@ -76,9 +76,9 @@ static CACHE: [AtomicU64; 1 << CACHE_BITS] = [const { AtomicU64::new(0) }; 1 << 
 pub(super) unsafe fn walk(here: Here, caller: usize, stack: Bounds, frames: &mut [MaybeUninit<usize>]) -> &[usize] {
     let (mut pc, mut sp, mut fp) = (caller, here.sp + size_of::<usize>(), here.fp);
     let (mut count, mut object) = (0, None);
-    // SAFETY: `at` is in the part of the stack that is in use.
     let word = |at: usize, sp: usize| {
         let is_there = at >= sp && at <= stack.high - size_of::<usize>() && at.is_multiple_of(size_of::<usize>());
+        // SAFETY: that is in the part of the stack that is in use.
         is_there.then(|| unsafe { ptr::with_exposed_provenance::<usize>(at).read_volatile() })
     };
     let mut step = || {
@@ -217,9 +217,7 @@ mod tests {
     fn rules_come_back_from_an_entry() {
         let frame = |by_fp, size, saved| Rule::Frame { by_fp, size, saved };
         let most = frame(false, 8 * ((1 << SIZE_BITS) - 1), Some(8 * ((1 << SAVED_BITS) - 1)));
-        for rule in
-            [Rule::End, Rule::Signal, Rule::Unknown, frame(false, 8, None), frame(true, 16, Some(16)), most]
-        {
+        for rule in [Rule::End, Rule::Signal, Rule::Unknown, frame(false, 8, None), frame(true, 16, Some(16)), most] {
             let packed = rule.packed().unwrap();
             assert!(packed != 0 && packed >> RULE_BITS == 0);
             assert_eq!(Rule::unpacked(packed), rule);

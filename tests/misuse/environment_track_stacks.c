@@ -8,4 +8,5 @@ int main(void) {
 
 /* STATUS: 0 */
 /* ENV: ALLOKIT_TRACK=stacks ALLOKIT_SAMPLE=often ALLOKIT_STACK_DEPTH=0 */
-/* EXPECT-ERR: allokit: ALLOKIT_SAMPLE=often is not known; valid: a number of bytes */
+/* EXPECT-ERR: allokit: ALLOKIT_SAMPLE=often is not known; valid: a number of bytes, such as 512K, of which one is sampled; 0 for each allocation */
+/* EXPECT-ERR: allokit: ALLOKIT_STACK_DEPTH=0 is not known; valid: a number of frames, from 1 to 128 */

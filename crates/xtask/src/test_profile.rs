@@ -339,3 +339,9 @@ pub(crate) fn stacks(bytes: &[u8]) -> Result<(Vec<Stack>, i64)> {
     }
     Ok((found, profile.period))
 }
+
+/// Where the modules of a pprof file begin, as its readers find it: from where their code lies in memory and in the file.
+pub(crate) fn bases(bytes: &[u8]) -> Result<Vec<u64>> {
+    let profile = Profile::decode(bytes).context("the pprof file cannot be read")?;
+    Ok(profile.mapping.iter().map(|mapping| mapping.memory_start.wrapping_sub(mapping.file_offset)).collect())
+}

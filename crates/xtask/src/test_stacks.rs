@@ -113,6 +113,7 @@ fn tree(backend: &str) -> Result<()> {
             (pointers, "fp"),
             (&["-O1", "-fno-omit-frame-pointer", "-DAK_TRACK"], "fp"),
             (&["-O2", "-fomit-frame-pointer"], "eh"),
+            (pointers, "eh"),
         ]
     } else {
         &[(pointers, "fp")]
@@ -137,6 +138,10 @@ fn tree(backend: &str) -> Result<()> {
             ensure!(json["tracking"] == "stacks" && json["bytes"] == json["stats"]["current_bytes"], "{what}: {json}");
             ensure!(json["blocks"] == 11 && json["sampled"].is_null(), "{what}: {json}");
 
+            let bases = test_profile::bases(&read("live.pb")?)?;
+            let base = json["sites"][0]["stack"][1]["base"].as_str().and_then(|base| base.strip_prefix("0x"));
+            let base = u64::from_str_radix(base.context("no base")?, 16)?;
+            ensure!(bases.contains(&base), "{what}: the program begins at {base:#x}, mappings say {bases:x?}");
             let (found, period) = test_profile::stacks(&read("live.pb")?)?;
             let found =
                 by_names(found.iter().map(|(names, blocks, bytes)| {
@@ -212,7 +217,7 @@ fn sample() -> Result<()> {
     let program = compile("native", "tree.c", folder.path(), &["-O1", "-fno-omit-frame-pointer"])?;
     let place = folder.path().to_str().context("UTF-8")?;
     let mut before = None;
-    for (bytes, interval, most) in [("16K", 16 << 10, 0.04), ("16K", 16 << 10, 0.04), ("512K", 512 << 10, 0.25)] {
+    for (bytes, interval, most) in [("4K", 4 << 10, 0.04), ("4K", 4 << 10, 0.04), ("512K", 512 << 10, 0.25)] {
         let environment = [
             ("ALLOKIT_TRACK", "stacks"),
             ("ALLOKIT_SAMPLE", bytes),
@@ -236,7 +241,7 @@ fn sample() -> Result<()> {
         ensure!(json["notes"][0].as_str().is_some_and(|note| note.contains("estimated")), "{}", json["notes"]);
         let (stacks, period) = test_profile::stacks(&fs::read(folder.path().join("live.pb"))?)?;
         ensure!(period == interval && stacks.len() == 2, "{period}, {stacks:?}");
-        if interval == 16 << 10 {
+        if interval == 4 << 10 {
             let sums = Some(found);
             ensure!(before.is_none() || before == sums, "the same seed, another sample");
             before = sums;

@@ -214,6 +214,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_outside_the_stack_is_read() {
+        crate::unwind::prepare();
+        if !crate::unwind::has_tables() {
+            return;
+        }
+        // At its beginning a function has nothing on the stack but where it returns to: so this is called by itself.
+        let pc = libc::getpid as *const () as usize + 1;
+        let words = [pc; 64];
+        let base = words.as_ptr().expose_provenance();
+        let mut frames = [MaybeUninit::uninit(); 32];
+        let stack = Bounds { low: base, high: base + 8 * 8 };
+        // SAFETY: the "stack" is the test's own, and so is what lies behind it.
+        let found = unsafe { walk(Here { sp: base, fp: 0 }, pc, stack, &mut frames) };
+        assert_eq!(found, [pc; 7]);
+    }
+
+    #[test]
     fn rules_come_back_from_an_entry() {
         let frame = |by_fp, size, saved| Rule::Frame { by_fp, size, saved };
         let most = frame(false, 8 * ((1 << SIZE_BITS) - 1), Some(8 * ((1 << SAVED_BITS) - 1)));

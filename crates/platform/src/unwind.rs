@@ -263,6 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(not(miri))] // which wants to know whose memory a frame pointer names
     fn only_what_can_be_a_frame_is_read() {
         #[repr(align(16))]
         struct Stack([usize; 16]);

@@ -220,13 +220,22 @@ AK_API bool ak_stats_write(ak_format_t format, ak_write_fn write, void *arg);
 
 typedef enum ak_track { AK_TRACK_OFF = 0, AK_TRACK_SITES = 1, AK_TRACK_STACKS = 2 } ak_track_t;
 
-/* Chooses what is tracked. On the native backend at any time, as often as wanted: blocks from before stay valid, and those
- * that were allocated while tracking was on stay known. (Once it was switched on in a running program, untracked calls cost
- * a few instructions more.) On the others it must come before the first allocation (or use the environment:
- * ALLOKIT_TRACK=sites). True when the level is in force; otherwise false with errno EBUSY (too late), ENOTSUP (this build
- * cannot) or EINVAL (no such level). Thread-safe. */
+/* Chooses what is tracked: nothing, the call site of each block, or its stack: the calls that led to it, too. On the native
+ * backend at any time, as often as wanted: blocks from before stay valid, and those that were allocated while tracking was on
+ * stay known. (Once it was switched on in a running program, untracked calls cost a few instructions more.) On the others it
+ * can be switched between sites and stacks at any time, but on only before the first allocation (or use the environment:
+ * ALLOKIT_TRACK=sites), and not off. True when the level is in force; otherwise false with errno EBUSY (too late), ENOTSUP
+ * (this build cannot) or EINVAL (no such level). Thread-safe. */
 AK_API bool ak_track_set(ak_track_t level);
 AK_NODISCARD AK_API ak_track_t ak_track_get(void);
+
+/* With stacks: of so many bytes that a thread allocates one is chosen at random, and the block that it lies in gets its stack;
+ * the others cost little and are in no report by call site, whose figures are estimates then (those of ak_stats_t stay
+ * exact). 0, the default unless ALLOKIT_SAMPLE says something else: each block gets its stack, and all is exact. 524288 (512
+ * KiB) is usual in production. May be called at any time, from any thread, and holds for allocations from then on; more than
+ * 2^40 count as 2^40. False with errno ENOTSUP in a build without tracking. */
+AK_API bool ak_track_sample_set(size_t bytes);
+AK_NODISCARD AK_API size_t ak_track_sample_get(void);
 
 /* Prints the live blocks to stderr, grouped by call site, most bytes first, and returns how many blocks there are. */
 AK_API size_t ak_leaks_print(void);

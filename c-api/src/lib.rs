@@ -15,11 +15,15 @@ pub use heap::*;
 
 use allokit_core::{Backend, FaultKind, Site, Stats};
 use allokit_platform::handler::{self, Handler};
+#[cfg(feature = "track")]
+use allokit_platform::unwind::Here;
 use allokit_platform::{errno, stderr::Stderr, symbol};
 use allokit_report::{Format, fault};
 #[cfg(feature = "track")]
-use allokit_select::api::Origin;
+use allokit_select::Kinded;
 use allokit_select::api::{self, Plain};
+#[cfg(feature = "track")]
+use allokit_select::api::{Kind, Origin};
 use allokit_select::fail::{self, FailFilter};
 use allokit_select::{Selected, leaks, limit, sampled, settings};
 use core::ffi::{CStr, c_char, c_void};
@@ -229,9 +233,9 @@ macro_rules! general {
             /// Decides the mode if it is not decided yet.
             #[cfg(feature = "track")]
             #[inline(always)]
-            unsafe fn not_plain(origin: Origin, $($arg: $type),*) $(-> $result)? {
+            unsafe fn not_plain(origin: Origin, here: Here, $($arg: $type),*) $(-> $result)? {
                 if api::way() != api::PLAIN {
-                    let $source = origin;
+                    let $source = Kinded(origin, Kind::Malloc, here);
                     // SAFETY: the C caller's promise.
                     #[allow(unused_unsafe)]
                     return unsafe { $body };
@@ -244,32 +248,44 @@ macro_rules! general {
             #[cfg(feature = "track")]
             #[inline(never)]
             unsafe extern "C" fn slow($($arg: $type,)* caller: usize) $(-> $result)? {
-                if api::is_tracked() {
-                    tracked_at_hand!($count $name, Origin::Caller(caller) $(, $arg)*);
-                }
+                tracked_at_hand!($count $name, Origin::Caller(caller) $(, $arg)*);
                 // SAFETY: the C caller's promise.
                 unsafe { slow_caller($($arg,)* caller) }
             }
 
             #[cfg(feature = "track")]
-            #[inline(never)]
-            unsafe extern "C" fn slow_caller($($arg: $type,)* caller: usize) $(-> $result)? {
-                // SAFETY: the C caller's promise.
-                unsafe { not_plain(Origin::Caller(caller), $($arg),*) }
+            allokit_platform::framed_entry! {
+                fn slow_caller($($arg: $type,)* caller: usize) $(-> $result)?; slow = from_caller;
             }
 
             #[cfg(feature = "track")]
-            #[inline(never)]
-            unsafe extern "C" fn slow_at($($arg: $type,)* file: *const c_char, line: u32) $(-> $result)? {
-                // SAFETY: the C caller's promise.
-                unsafe { not_plain(Origin::At(file, line), $($arg),*) }
+            allokit_platform::framed_entry! {
+                fn slow_at($($arg: $type,)* file: *const c_char, line: u32) $(-> $result)?; slow = from_place;
             }
 
             #[cfg(feature = "track")]
-            #[inline(never)]
-            unsafe extern "C" fn slow_site($($arg: $type,)* site: *mut Site) $(-> $result)? {
+            allokit_platform::framed_entry! {
+                fn slow_site($($arg: $type,)* site: *mut Site) $(-> $result)?; slow = from_site;
+            }
+
+            #[cfg(feature = "track")]
+            unsafe extern "C" fn from_caller($($arg: $type,)* caller: usize, sp: f64, fp: f64) $(-> $result)? {
                 // SAFETY: the C caller's promise.
-                unsafe { not_plain(Origin::Site(site), $($arg),*) }
+                unsafe { not_plain(Origin::Caller(caller), Here::new(sp, fp), $($arg),*) }
+            }
+
+            #[cfg(feature = "track")]
+            unsafe extern "C" fn from_place(
+                $($arg: $type,)* file: *const c_char, line: u32, sp: f64, fp: f64
+            ) $(-> $result)? {
+                // SAFETY: the C caller's promise.
+                unsafe { not_plain(Origin::At(file, line), Here::new(sp, fp), $($arg),*) }
+            }
+
+            #[cfg(feature = "track")]
+            unsafe extern "C" fn from_site($($arg: $type,)* site: *mut Site, sp: f64, fp: f64) $(-> $result)? {
+                // SAFETY: the C caller's promise.
+                unsafe { not_plain(Origin::Site(site), Here::new(sp, fp), $($arg),*) }
             }
 
             public_entry! { $count $name($($arg: $type),*) $(-> $result)? }
@@ -431,6 +447,18 @@ pub extern "C" fn ak_track_set(level: u32) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn ak_track_get() -> u32 {
     api::track_get() as u32
+}
+
+/// See `ak_track_sample_set` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_track_sample_set(bytes: usize) -> bool {
+    api::sample_set(bytes)
+}
+
+/// See `ak_track_sample_get` in alloc.h.
+#[unsafe(no_mangle)]
+pub extern "C" fn ak_track_sample_get() -> usize {
+    api::sample()
 }
 
 /// See `ak_leaks_print` in alloc.h.

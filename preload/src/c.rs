@@ -29,13 +29,18 @@ macro_rules! entries {
                 unsafe { slower($($arg,)* caller) }
             }
 
+            #[cfg(feature = "track")]
+            allokit_platform::framed_entry! {
+                fn slower($($arg: $type,)* caller: usize) $(-> $result)?; slow = slowest;
+            }
+
             /// Decides the mode if it is not decided yet.
             #[cfg(feature = "track")]
-            #[inline(never)]
-            unsafe extern "C" fn slower($($arg: $type,)* caller: usize) $(-> $result)? {
+            unsafe extern "C" fn slowest($($arg: $type,)* caller: usize, sp: f64, fp: f64) $(-> $result)? {
                 use allokit_select::api::{Origin, Plain};
                 if api::way() != api::PLAIN {
-                    let $source = $crate::foreign::Watched(Origin::Caller(caller), $crate::c::kind_of(stringify!($name)));
+                    let (kind, here) = ($crate::c::kind_of(stringify!($name)), allokit_platform::unwind::Here::new(sp, fp));
+                    let $source = $crate::foreign::Watched(Origin::Caller(caller), kind, here);
                     // SAFETY: the C caller's promise.
                     #[allow(unused_unsafe)]
                     return unsafe { $body };

@@ -53,7 +53,8 @@ extern "C" fn thrower() -> *mut c_void {
 extern "C" fn again(size: usize, align: usize) -> *mut c_void {
     #[cfg(feature = "track")]
     if api::way() != api::PLAIN {
-        return allocate(allokit_select::Kinded(api::Origin::Caller(0), api::Kind::AnyNew), size, align);
+        let here = allokit_platform::unwind::Here::NONE;
+        return allocate(allokit_select::Kinded(api::Origin::Caller(0), api::Kind::AnyNew, here), size, align);
     }
     allocate(api::Plain, size, align)
 }

@@ -6,6 +6,8 @@ use allokit_platform::errno;
 #[cfg(feature = "guard")]
 use allokit_platform::peek;
 use allokit_platform::symbol::{self, Where};
+#[cfg(feature = "track")]
+use allokit_platform::unwind::Here;
 use allokit_platform::weak_symbol;
 #[cfg(feature = "track")]
 use allokit_select::Kinded;
@@ -98,13 +100,13 @@ unsafe fn usable_size(ptr: *const u8) -> usize {
 /// The tracking layer for a call from somewhere; it would take libc's blocks for wrong pointers.
 #[cfg(feature = "track")]
 #[derive(Clone, Copy)]
-pub(crate) struct Watched(pub(crate) Origin, pub(crate) Kind);
+pub(crate) struct Watched(pub(crate) Origin, pub(crate) Kind, pub(crate) Here);
 
 #[cfg(feature = "track")]
 impl Watched {
     #[inline(always)]
     fn layer(self) -> Kinded {
-        Kinded(self.0, self.1)
+        Kinded(self.0, self.1, self.2)
     }
 }
 

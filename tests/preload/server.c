@@ -38,7 +38,8 @@ int main(int argc, char **argv) {
         if (fork() != 0) return 0;
         return poll(&input, 1, 20000) == 1 ? 0 : 1;
     }
-    while (poll(&input, 1, 1) == 0) {
+    /* (A signal ends the wait, with -1.) */
+    while (poll(&input, 1, 1) <= 0) {
         char *kept = forgets(100);
         char *used = malloc(64);
         if (kept == NULL || used == NULL) return 2;

@@ -729,7 +729,6 @@ bool ak_track_set(ak_track_t wanted) {
     start();
     int error = 0;
     if ((unsigned)wanted > AK_TRACK_STACKS) error = EINVAL;
-    else if (wanted == AK_TRACK_STACKS) error = ENOTSUP;
     else if ((int)wanted != level && used && bug("track_set_too_late")) error = EBUSY;
     if (error != 0) {
         errno = error;

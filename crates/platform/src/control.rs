@@ -1,5 +1,24 @@
 //! A thread that serves who talks to the running process from outside: it does what is written, line by line, into a pipe with a
-//! name, answers connections one after another, and does something at intervals. Only where there are such pipes.
+//! name, or what a signal says, answers connections one after another, and does something at intervals. Only where there are such pipes.
+
+/// The line that a signal writes, without its end.
+pub const SIGNALLED: &[u8] = b"signal";
+
+/// The number of a signal that is for programs to use, by its name (with or without SIG) or as a number.
+#[must_use]
+pub fn signal_number(name: &str) -> Option<i32> {
+    match name.strip_prefix("SIG").unwrap_or(name) {
+        "USR1" => Some(libc::SIGUSR1),
+        "USR2" => Some(libc::SIGUSR2),
+        "HUP" => Some(libc::SIGHUP),
+        "WINCH" => Some(libc::SIGWINCH),
+        "URG" => Some(libc::SIGURG),
+        number => number
+            .parse()
+            .ok()
+            .filter(|number| (1..=64).contains(number) && ![libc::SIGKILL, libc::SIGSTOP].contains(number)),
+    }
+}
 
 cfg_if::cfg_if! {
     if #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))] {
@@ -8,7 +27,7 @@ cfg_if::cfg_if! {
         use core::mem::MaybeUninit;
         use core::ptr;
         use crate::{clock, process};
-        use core::sync::atomic::{AtomicU32, Ordering};
+        use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
         /// The longest line.
         const MOST: usize = 1024;
@@ -51,6 +70,8 @@ cfg_if::cfg_if! {
         pub struct Orders {
             /// The pipe, of [`pipe`], and what is called with each line, without its end.
             pub pipe: Option<Open>,
+            /// The pipe of [`signals`]: what is called is the same, with [`SIGNALLED`].
+            pub signals: Option<Open>,
             /// See above.
             pub act: fn(&[u8]),
             /// A socket that listens, and what is called with each connection's descriptor, which is closed afterwards.
@@ -91,6 +112,54 @@ cfg_if::cfg_if! {
                     crate::errno::set(libc::EEXIST);
                 }
                 open
+            }
+        }
+
+        /// Where the handler of the signal writes to: a descriptor; -1 for none.
+        static TO: AtomicI32 = AtomicI32::new(-1);
+        static TO_INODE: AtomicU64 = AtomicU64::new(0);
+
+        /// Makes a pipe into which each signal of that number writes a line: its handler does no more. `None` when the program
+        /// (or who started it) has done something about the signal already, or there can be no pipe. Once a process.
+        #[must_use]
+        pub fn signals(number: i32) -> Option<Open> {
+            // SAFETY: the structs are filled before they are read; the handler is a function for good.
+            unsafe {
+                let mut before = MaybeUninit::<libc::sigaction>::uninit();
+                if libc::sigaction(number, ptr::null(), before.as_mut_ptr()) != 0
+                    || before.assume_init().sa_sigaction != libc::SIG_DFL
+                {
+                    return None;
+                }
+                // A writer must not wait for the thread: what does not fit is one signal of many.
+                let mut ends = [0; 2];
+                if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
+                    return None;
+                }
+                let (from, to) = (Open::new(ends[0])?, Open::new(ends[1])?);
+                TO_INODE.store(to.inode, Ordering::Relaxed);
+                TO.store(to.fd, Ordering::Release);
+                let mut action: libc::sigaction = core::mem::zeroed();
+                action.sa_sigaction = tell as extern "C" fn(i32) as usize;
+                action.sa_flags = libc::SA_RESTART;
+                libc::sigemptyset(&raw mut action.sa_mask);
+                (libc::sigaction(number, &raw const action, ptr::null_mut()) == 0).then_some(from)
+            }
+        }
+
+        /// The handler.
+        extern "C" fn tell(_number: i32) {
+            // A forked child has the handler, and nobody who reads.
+            if !is_here() {
+                return;
+            }
+            let _errno = crate::errno::Saved::new();
+            let to = TO.load(Ordering::Acquire);
+            // The program may have closed all it knows nothing of.
+            if Open::new(to).is_some_and(|open| open.inode == TO_INODE.load(Ordering::Relaxed)) {
+                let line = b"signal\n";
+                // SAFETY: the line is a constant; write is allowed in a handler.
+                unsafe { libc::write(to, line.as_ptr().cast(), line.len()) };
             }
         }
 
@@ -181,25 +250,32 @@ cfg_if::cfg_if! {
         extern "C" fn run(_: *mut c_void) -> *mut c_void {
             // SAFETY: written before this thread was made.
             let orders = unsafe { *(*ORDERS.0.get()).assume_init_ref() };
-            let (mut pipe, mut socket) = (orders.pipe, orders.socket);
+            let (mut pipe, mut signals, mut socket) = (orders.pipe, orders.signals, orders.socket);
             let mut lines = Lines { line: [0; MOST], used: 0 };
+            let mut signal_lines = Lines { line: [0; MOST], used: 0 };
             let mut due = clock::now_ms() + orders.every_ms;
-            while pipe.is_some() || socket.is_some() || orders.every_ms > 0 {
+            while pipe.is_some() || signals.is_some() || socket.is_some() || orders.every_ms > 0 {
                 let wait = match orders.every_ms {
                     0 => -1,
                     _ => i32::try_from(due.saturating_sub(clock::now_ms())).unwrap_or(i32::MAX),
                 };
                 let about = |open: Option<Open>| libc::pollfd { fd: open.map_or(-1, |open| open.fd), events: libc::POLLIN, revents: 0 };
-                let mut both = [about(pipe), about(socket)];
-                // SAFETY: two of them.
-                unsafe { libc::poll(both.as_mut_ptr(), 2, wait) };
-                if both[0].revents != 0
+                let mut all = [about(pipe), about(socket), about(signals)];
+                // SAFETY: three of them.
+                unsafe { libc::poll(all.as_mut_ptr(), 3, wait) };
+                if all[0].revents != 0
                     && let Some(open) = pipe
                     && !(open.is_there() && lines.read(open.fd, orders.act))
                 {
                     pipe = None;
                 }
-                if both[1].revents != 0
+                if all[2].revents != 0
+                    && let Some(open) = signals
+                    && !(open.is_there() && signal_lines.read(open.fd, orders.act))
+                {
+                    signals = None;
+                }
+                if all[1].revents != 0
                     && let Some(open) = socket
                 {
                     if open.is_there() {
@@ -247,6 +323,7 @@ cfg_if::cfg_if! {
         #[derive(Clone, Copy, Debug)]
         pub struct Orders {
             pub pipe: Option<Open>,
+            pub signals: Option<Open>,
             pub act: fn(&[u8]),
             pub socket: Option<Open>,
             pub serve: fn(i32),
@@ -269,6 +346,12 @@ cfg_if::cfg_if! {
         #[must_use]
         pub fn is_here() -> bool {
             false
+        }
+
+        /// None: there is no thread.
+        #[must_use]
+        pub fn signals(_number: i32) -> Option<Open> {
+            None
         }
 
         /// Nothing.

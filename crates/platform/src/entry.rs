@@ -97,6 +97,44 @@ macro_rules! slow_entry {
     };
 }
 
+/// `framed_entry! { fn name(a: A, b: B) -> R; slow = g; }` defines an `extern "C" fn name` that continues as
+/// `g(a, b, sp: f64, fp: f64)`, of whose last two [`Here`](crate::unwind::Here) is made: where a function that ends in a call
+/// of this one, and is left by a jump, was called. (Floating-point registers, since the others may all be arguments; nobody
+/// calculates with them.)
+#[macro_export]
+macro_rules! framed_entry {
+    ($vis:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?; slow = $slow:path;) => {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+        #[unsafe(naked)]
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            ::core::arch::naked_asm!(
+                "movq xmm0, rsp",
+                "movq xmm1, rbp",
+                "jmp {slow}",
+                slow = sym $slow,
+            )
+        }
+
+        #[cfg(all(target_arch = "aarch64", target_os = "linux", not(miri)))]
+        #[unsafe(naked)]
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            ::core::arch::naked_asm!(
+                "mov x9, sp",
+                "fmov d0, x9",
+                "fmov d1, x29",
+                "b {slow}",
+                slow = sym $slow,
+            )
+        }
+
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), target_os = "linux", not(miri))))]
+        $vis unsafe extern "C" fn $name($($arg: $type),*) $(-> $result)? {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { $slow($($arg,)* 0.0, 0.0) }
+        }
+    };
+}
+
 /// `unless_one! { MODE => { … } }`: the block, which leaves the function, unless the byte `MODE` (an `AtomicU8`) is 1. A
 /// comparison with memory and a branch; of an atomic load the compiler makes an instruction more.
 #[macro_export]

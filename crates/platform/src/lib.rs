@@ -5,9 +5,9 @@
 //! ([`AddressMap`]), the thread-local cell ([`thread_cell!`]), thread exit ([`thread`]), fork ([`fork`]), the lock
 //! ([`Lock`]), the fence that costs one side nothing ([`barrier`]), the program's own function for faults ([`handler`]),
 //! accesses that fail ([`access`]), the limit of the process ([`budget`]), its last moment ([`crash`]), the stack by the
-//! tables for exceptions ([`backtrace`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]),
+//! tables for exceptions ([`backtrace`]), the calling thread's stack ([`unwind`]), errno, the environment, stderr, the clock, symbols, the process ([`process`]),
 //! and the exported entry points ([`entry!`]).
-//! Uses: `allokit-core` and `libc`. Porting Allokit means porting this crate.
+//! Uses: `allokit-core`, `libc`, and `gimli` for the tables of code without frame pointers. Porting Allokit means porting this crate.
 //!
 //! Invariants: nothing here calls `malloc`; nothing here panics; functions that `free` may reach keep `errno`.
 #![no_std]
@@ -52,6 +52,7 @@ pub mod stderr;
 pub mod symbol;
 pub mod thread;
 pub mod tools;
+pub mod unwind;
 pub mod va;
 mod weak;
 

@@ -106,6 +106,109 @@ pub fn program_base() -> usize {
     }
 }
 
+/// A part of a loaded module that holds code.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// Where it lies.
+    pub start: usize,
+    /// Behind its last byte.
+    pub end: usize,
+    /// Where it begins in the file.
+    pub offset: usize,
+    path: [u8; 512],
+    build_id: [u8; 32],
+    lengths: (u16, u16),
+}
+
+impl Module {
+    /// The path of the module, cut off where it is very long.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path[..self.lengths.0 as usize]
+    }
+
+    /// What the linker has noted to tell the module from others; empty when it has not.
+    #[must_use]
+    pub fn build_id(&self) -> &[u8] {
+        &self.build_id[..self.lengths.1 as usize]
+    }
+}
+
+/// Calls `see` with all parts of loaded modules that hold code. The loader's lock is held: `see` must not open or close
+/// modules.
+pub fn modules(see: &mut dyn FnMut(Module)) {
+    #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64", not(miri)))]
+    {
+        unsafe extern "C" fn one(info: *mut libc::dl_phdr_info, _size: usize, see: *mut c_void) -> i32 {
+            // SAFETY: the loader's struct, valid during the call, and what was handed in below.
+            unsafe {
+                let (info, see) = (&*info, &mut *see.cast::<&mut dyn FnMut(Module)>());
+                let headers = if info.dlpi_phnum == 0 {
+                    &[]
+                } else {
+                    core::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum as usize)
+                };
+                let base = info.dlpi_addr as usize;
+                let mut room = [0; 4096];
+                let name = if info.dlpi_name.is_null() { c"" } else { CStr::from_ptr(info.dlpi_name) }.to_bytes();
+                let name = if name.is_empty() { crate::process::program(&mut room) } else { name };
+                let mut path = [0; 512];
+                let length = name.len().min(path.len());
+                path[..length].copy_from_slice(&name[..length]);
+                let (build_id, id_length) = build_id(base, headers);
+                for part in headers.iter().filter(|part| part.p_type == libc::PT_LOAD && part.p_flags & libc::PF_X != 0)
+                {
+                    let start = base + part.p_vaddr as usize;
+                    see(Module {
+                        start,
+                        end: start + part.p_memsz as usize,
+                        offset: part.p_offset as usize,
+                        path,
+                        build_id,
+                        lengths: (length as u16, id_length as u16),
+                    });
+                }
+            }
+            0
+        }
+        let mut see = see;
+        // SAFETY: the function takes what is handed on to it.
+        unsafe { libc::dl_iterate_phdr(Some(one), (&raw mut see).cast()) };
+    }
+    #[cfg(not(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64", not(miri))))]
+    let _ = see;
+}
+
+/// The note with the build id.
+///
+/// # Safety
+/// The program headers of a module that is loaded at `base`.
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64", not(miri)))]
+unsafe fn build_id(base: usize, headers: &[libc::Elf64_Phdr]) -> ([u8; 32], usize) {
+    const NT_GNU_BUILD_ID: u32 = 3;
+    let mut id = [0; 32];
+    for notes in headers.iter().filter(|part| part.p_type == libc::PT_NOTE) {
+        let bytes = core::ptr::with_exposed_provenance::<u8>(base + notes.p_vaddr as usize);
+        // SAFETY: notes lie in the module's memory.
+        let bytes = unsafe { core::slice::from_raw_parts(bytes, notes.p_memsz as usize) };
+        let mut at = 0;
+        let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        while let (Some(name), Some(length), Some(kind)) = (word(at), word(at + 4), word(at + 8)) {
+            let begin = at + 12 + (name as usize).next_multiple_of(4);
+            if kind == NT_GNU_BUILD_ID
+                && bytes.get(at + 12..at + 16) == Some(b"GNU\0")
+                && let Some(found) = bytes.get(begin..begin + length as usize)
+            {
+                let length = found.len().min(id.len());
+                id[..length].copy_from_slice(&found[..length]);
+                return (id, length);
+            }
+            at = begin + (length as usize).next_multiple_of(4);
+        }
+    }
+    (id, 0)
+}
+
 /// Functions of the module that holds this, as the loader has bound their names for everyone. To be a static, which the
 /// loader writes.
 #[derive(Debug)]

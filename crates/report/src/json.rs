@@ -52,6 +52,7 @@ pub(crate) fn members(head: &Head<'_>, stats: &Stats, owners: &[Owners], text: &
         Tracking::None => "none",
         Tracking::Off => "off",
         Tracking::Sites => "sites",
+        Tracking::Stacks => "stacks",
     };
     for (key, value) in [("allokit", head.version), ("backend", head.backend), ("tracking", tracking)] {
         out.key(key)?;

@@ -36,6 +36,8 @@ pub enum Tracking {
     Off,
     /// Blocks have call sites.
     Sites,
+    /// Blocks have stacks.
+    Stacks,
 }
 
 /// Whose statistics they are.

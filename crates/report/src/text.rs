@@ -21,6 +21,7 @@ pub(crate) fn write(head: &Head<'_>, stats: &Stats, owners: &[Owners], out: &mut
         Tracking::None => "built without tracking",
         Tracking::Off => "tracking off",
         Tracking::Sites => "tracking sites",
+        Tracking::Stacks => "tracking stacks",
     };
     writeln!(out, "allokit {}, backend {}, {tracking}", head.version, head.backend)?;
     let figure = |known, value| Cell(stats.known.has(known).then_some(value));

@@ -20,10 +20,12 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 pub const UNDECIDED: u8 = 0;
 /// [`MODE`]: calls go to the backend.
 pub const PLAIN: u8 = 1;
-/// [`MODE`]: calls go through the tracking layer.
+/// [`MODE`]: calls go through the tracking layer. From here on, all modes do.
 pub const TRACKED: u8 = 2;
+/// [`MODE`]: the same, and blocks have stacks.
+pub const STACKS: u8 = 3;
 
-/// [`MODE`]: added to one of these two when requests may be refused.
+/// [`MODE`]: added to one of these three when requests may be refused.
 pub const ASKED: u8 = 4;
 
 /// How the process allocates. Decided by the first allocation; see [`track_set`].
@@ -411,7 +413,7 @@ pub unsafe fn memdup<S: Source>(source: S, from: *const u8, size: usize) -> *mut
     copy
 }
 
-/// The mode, decided now if it is not yet: by `ak_track_set`, else by the environment. [`PLAIN`] or [`TRACKED`].
+/// The mode, decided now if it is not yet: by `ak_track_set`, else by the environment. [`PLAIN`], [`TRACKED`] or [`STACKS`].
 #[inline]
 pub fn mode() -> u8 {
     way() & !ASKED
@@ -439,17 +441,50 @@ pub fn is_plain() -> bool {
     MODE.load(Ordering::Relaxed) == PLAIN
 }
 
-/// Whether calls go through the tracking layer, and nothing else; false also while that is undecided.
+/// Whether calls go through the tracking layer, blocks have no stacks, and nothing refuses requests; false also while that
+/// is undecided.
 #[inline(always)]
 #[must_use]
 pub fn is_tracked() -> bool {
     MODE.load(Ordering::Relaxed) == TRACKED
 }
 
+/// Whether calls go through the tracking layer, blocks have stacks, and nothing refuses requests; false also while that is
+/// undecided.
+#[inline(always)]
+#[must_use]
+pub fn has_stacks() -> bool {
+    MODE.load(Ordering::Relaxed) == STACKS
+}
+
+/// Whether blocks get stacks; false also while that is undecided.
+#[inline(always)]
+#[must_use]
+#[cfg(feature = "track")]
+pub(crate) fn wants_stacks() -> bool {
+    MODE.load(Ordering::Relaxed) & !ASKED == STACKS
+}
+
+/// Whether calls go through the tracking layer; false also while that is undecided.
+#[inline(always)]
+#[must_use]
+pub fn is_on() -> bool {
+    MODE.load(Ordering::Relaxed) & TRACKED != 0
+}
+
+/// What [`MODE`] is at a level.
+fn mode_of(level: Level) -> u8 {
+    match level {
+        Level::Off => PLAIN,
+        Level::Sites => TRACKED,
+        Level::Stacks => STACKS,
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn decide() -> u8 {
-    let wanted = if prepare() == Level::Off { PLAIN } else { TRACKED };
+    let wanted = mode_of(prepare());
     #[cfg(feature = "track")]
     let wanted = if asks() {
         allokit_heap::close(true);
@@ -495,7 +530,7 @@ pub fn track_set(level: u32) -> bool {
             return false;
         }
     };
-    if level == Level::Stacks || (level == Level::Sites && !cfg!(feature = "track")) {
+    if level != Level::Off && !cfg!(feature = "track") {
         errno::set(errno::ENOTSUP);
         return false;
     }
@@ -503,10 +538,8 @@ pub fn track_set(level: u32) -> bool {
         settings::ask_for(level);
         prepare();
     }
-    #[cfg(all(feature = "track", not(feature = "guard")))]
-    if Selected::TAGS {
-        switch(level);
-    }
+    #[cfg(feature = "track")]
+    switch(level);
     // Another thread may have allocated meanwhile: what is in force is the answer.
     if track_get() != level {
         errno::set(errno::EBUSY);
@@ -527,22 +560,26 @@ fn close() {
     }
 }
 
-/// Changes the mode while the program runs, which needs a backend that can tell blocks of both kinds.
-#[cfg(all(feature = "track", not(feature = "guard")))]
+/// Changes the mode while the program runs. Between off and on that needs a backend that can tell blocks of both kinds; from
+/// sites to stacks and back, blocks are of one kind.
+#[cfg(feature = "track")]
 fn switch(level: Level) {
     let _guard = SWITCHING.lock();
+    const CAN: bool = Selected::TAGS && !GUARD;
     let asked = MODE.load(Ordering::Acquire) & ASKED;
-    match (mode(), level) {
-        (PLAIN, Level::Sites) => {
+    match (MODE.load(Ordering::Acquire) & !ASKED, mode_of(level)) {
+        (PLAIN, wanted @ TRACKED..) if CAN => {
             crate::tracked::start();
             close();
             EVER_TRACKED.store(true, Ordering::Relaxed);
-            MODE.store(TRACKED | asked, Ordering::Release);
+            MODE.store(wanted | asked, Ordering::Release);
         }
-        (TRACKED, Level::Off) => {
+        (TRACKED.., PLAIN) if CAN => {
             EVER_TRACKED.store(true, Ordering::Relaxed);
             MODE.store(PLAIN | asked, Ordering::Release);
         }
+        (TRACKED.., wanted @ TRACKED..) => MODE.store(wanted | asked, Ordering::Release),
+        // Undecided: whoever allocates first decides.
         _ => {}
     }
 }
@@ -568,6 +605,34 @@ pub(crate) fn ask() {
     allokit_heap::close(asks);
 }
 
+/// `ak_track_sample_set`
+pub fn sample_set(bytes: usize) -> bool {
+    #[cfg(feature = "track")]
+    {
+        // What the environment says is not to be read over it later.
+        settings::read_environment();
+        allokit_track::stacks::set_interval(bytes);
+        true
+    }
+    #[cfg(not(feature = "track"))]
+    {
+        let _ = bytes;
+        errno::set(errno::ENOTSUP);
+        false
+    }
+}
+
+/// `ak_track_sample_get`
+pub fn sample() -> usize {
+    #[cfg(feature = "track")]
+    {
+        settings::read_environment();
+        allokit_track::stacks::interval()
+    }
+    #[cfg(not(feature = "track"))]
+    0
+}
+
 /// Whether something is known of live blocks: tracking is on, or was on.
 pub fn was_tracked() -> bool {
     EVER_TRACKED.load(Ordering::Relaxed) || track_get() != Level::Off
@@ -577,7 +642,8 @@ pub fn was_tracked() -> bool {
 pub fn track_get() -> Level {
     match MODE.load(Ordering::Acquire) {
         UNDECIDED => settings::wanted_level(),
-        mode if mode & TRACKED != 0 => Level::Sites,
+        mode if mode & !ASKED == TRACKED => Level::Sites,
+        mode if mode & !ASKED == STACKS => Level::Stacks,
         _ => Level::Off,
     }
 }
@@ -586,14 +652,15 @@ fn tracking() -> Tracking {
     match track_get() {
         _ if !cfg!(feature = "track") => Tracking::None,
         Level::Off => Tracking::Off,
-        _ => Tracking::Sites,
+        Level::Sites => Tracking::Sites,
+        Level::Stacks => Tracking::Stacks,
     }
 }
 
 /// `ak_check`: the number of faults among the live blocks, as far as the mode can tell. `caller` is where it is asked.
 pub fn check(caller: usize) -> usize {
     #[cfg(feature = "track")]
-    if mode() == TRACKED {
+    if mode() >= TRACKED {
         return crate::tracked::check(Origin::Caller(caller));
     }
     let _ = caller;
@@ -603,7 +670,7 @@ pub fn check(caller: usize) -> usize {
 /// What the mode wants done at the end of the process.
 pub fn at_exit() {
     #[cfg(feature = "guard")]
-    if MODE.load(Ordering::Acquire) & TRACKED != 0 {
+    if is_on() {
         allokit_guard::at_exit();
     }
     #[cfg(feature = "track")]
@@ -614,7 +681,7 @@ pub fn at_exit() {
 pub fn stats() -> Stats {
     let mut stats = Stats::new();
     #[cfg(feature = "track")]
-    if track_get() == Level::Sites {
+    if track_get() != Level::Off {
         crate::tracked::stats(&mut stats);
         heap::add_figures(&mut stats);
         return stats;

@@ -416,7 +416,7 @@ pub mod heaps {
             let made = Raw::create(parent, &Options { label, limit });
             let h = settle(made, "making a heap", || None, here, 0).map_or(ptr::null_mut(), NonNull::as_ptr);
             #[cfg(feature = "track")]
-            if !h.is_null() && api::mode() == api::TRACKED {
+            if !h.is_null() && api::mode() >= api::TRACKED {
                 // A block that lives as long as the heap, so that one that is not destroyed is found as a leak of the place
                 // that made it.
                 let number = crate::tracked::number_of(here.file, here.line);

@@ -1,5 +1,6 @@
 //! What is live and by whom: `ak_leaks_print`, `ak_mark`, `ak_assert_balanced`; and the reports at exit.
 
+use crate::api::Level;
 use crate::settings::LeaksForm;
 use crate::{api, heap, settings};
 use allokit_platform::file::Draft;
@@ -335,7 +336,8 @@ impl Write for Into<'_> {
     }
 }
 
-/// Makes the thread that takes orders through the pipe that `ALLOKIT_CONTROL` names and takes snapshots as often as
+/// Makes the thread that takes orders through the pipe that `ALLOKIT_CONTROL` names and by the signal of
+/// `ALLOKIT_SIGNAL`, and takes snapshots as often as
 /// `ALLOKIT_GROWTH` says, if there is one of them.
 pub fn listen() {
     let mut pipe = None;
@@ -353,16 +355,23 @@ pub fn listen() {
             );
         }
     }
+    let mut signals = None;
+    if let Some((number, _)) = settings::signal() {
+        signals = control::signals(number);
+        if signals.is_none() {
+            say(format_args!("ALLOKIT_SIGNAL: the program has this signal already, or there can be no pipe for it"));
+        }
+    }
     let (every_ms, socket) = (settings::growth_every_ms(), http::listen());
-    if pipe.is_none() && socket.is_none() && every_ms == 0 {
+    if pipe.is_none() && signals.is_none() && socket.is_none() && every_ms == 0 {
         return;
     }
-    let orders = control::Orders { pipe, act: obey, socket, serve: http::serve, every_ms, tick };
+    let orders = control::Orders { pipe, signals, act: obey, socket, serve: http::serve, every_ms, tick };
     if !control::start(orders) {
         let mut out = Stderr::new();
         let _ = writeln!(
             out,
-            "allokit: there is no thread for ALLOKIT_CONTROL, ALLOKIT_GROWTH and ALLOKIT_HTTP (errno {})",
+            "allokit: there is no thread for ALLOKIT_CONTROL, ALLOKIT_SIGNAL, ALLOKIT_GROWTH and ALLOKIT_HTTP (errno {})",
             errno::get()
         );
     }
@@ -381,8 +390,8 @@ fn tick() {
 }
 
 /// What the orders are, for a wrong one.
-const ORDERS: &str =
-    "track sites, track off, mark, snapshot, leaks, grown, stats, pprof:PATH, folded:PATH, html:PATH, json:PATH";
+const ORDERS: &str = "track sites, track stacks, track off, sample BYTES, mark, snapshot, leaks, grown, stats, pprof:PATH, \
+     folded:PATH, html:PATH, json:PATH";
 
 /// Does what one line says; the answer, where there is one to read, goes to stderr.
 fn obey(line: &[u8]) {
@@ -392,14 +401,10 @@ fn obey(line: &[u8]) {
     let text = Into { room: &mut room, used: 0 };
     match line {
         b"" => {}
-        b"track sites" | b"track off" => {
-            if !api::track_set(u32::from(line == b"track sites")) {
-                let _ = writeln!(
-                    out,
-                    "allokit: tracking cannot be switched in this program: it must be set before it starts"
-                );
-            }
-        }
+        b"track sites" => switch(Level::Sites, &mut out),
+        b"track stacks" => switch(Level::Stacks, &mut out),
+        b"track off" => switch(Level::Off, &mut out),
+        control::SIGNALLED => on_signal(&mut out),
         b"mark" => {
             mark();
             let now = snapshot_take();
@@ -432,11 +437,54 @@ fn obey(line: &[u8]) {
             let _ = api::stats_write(allokit_report::Format::Text, &mut out);
         }
         _ => {
-            if !profile_by_line(line, text, &mut out) {
+            if !sample_by_line(line) && !profile_by_line(line, text, &mut out) {
                 let line = core::str::from_utf8(line).unwrap_or("(not UTF-8)");
                 let _ = writeln!(out, "allokit: ALLOKIT_CONTROL: \"{line}\" is not known; valid: {ORDERS}");
             }
         }
+    }
+}
+
+fn switch(level: Level, out: &mut Stderr) {
+    if !api::track_set(level as u32) {
+        let _ = writeln!(out, "allokit: tracking cannot be switched in this program: it must be set before it starts");
+    }
+}
+
+/// `sample BYTES`; false when it is no such line.
+fn sample_by_line(line: &[u8]) -> bool {
+    let wanted = line.strip_prefix(b"sample ").and_then(|text| settings::bytes_of(core::str::from_utf8(text).ok()?));
+    wanted.is_some_and(api::sample_set)
+}
+
+/// What the signal of `ALLOKIT_SIGNAL` wants: tracking on, and when it is on, a report, and off.
+fn on_signal(out: &mut Stderr) {
+    if api::track_get() == Level::Off {
+        let level = settings::signal().map_or(Level::Stacks, |(_, level)| level);
+        switch(level, out);
+        if api::track_get() == level {
+            let _ = writeln!(out, "allokit: signal: tracking is on; the next one writes what is live");
+        }
+        return;
+    }
+    match settings::profile_at_exit() {
+        Some((format, path)) => {
+            let mut room = [0; 4096];
+            let path = filled(path, &mut room).unwrap_or(path);
+            if profile_write(format, path) {
+                let path = path.to_str().unwrap_or("(not UTF-8)");
+                let _ = writeln!(out, "allokit: signal: what is live is in {path}");
+            } else {
+                complain_of("ALLOKIT_PROFILE", path, "the profile is lost");
+            }
+        }
+        None => {
+            print();
+        }
+    }
+    // What the environment wants from the start stays.
+    if settings::environment_level() == Level::Off && api::track_set(Level::Off as u32) {
+        let _ = writeln!(out, "allokit: signal: tracking is off");
     }
 }
 

@@ -4,7 +4,8 @@ use crate::Selected;
 use crate::api::Level;
 use crate::leaks::{LeaksFormat, Profile};
 use allokit_core::Backend;
-use allokit_platform::{env, stderr::Stderr};
+use allokit_platform::unwind::How;
+use allokit_platform::{control, env, stderr::Stderr};
 use allokit_report::Format;
 use allokit_report::fault::{self, Policy};
 use core::ffi::CStr;
@@ -26,7 +27,9 @@ pub(crate) fn wanted_level() -> Level {
     if guards_heap() {
         // It answers all that tracking does.
         read_environment();
-        return Level::Sites;
+        let stacks = Level::Stacks as u8 + 1;
+        let wants = ASKED.load(Ordering::Relaxed) == stacks || FROM_ENVIRONMENT.load(Ordering::Relaxed) == stacks;
+        return if wants { Level::Stacks } else { Level::Sites };
     }
     let stored = match ASKED.load(Ordering::Relaxed) {
         0 => {
@@ -35,7 +38,16 @@ pub(crate) fn wanted_level() -> Level {
         }
         asked => asked,
     };
-    if stored == Level::Sites as u8 + 1 { Level::Sites } else { Level::Off }
+    level_of(stored)
+}
+
+/// Of a level + 1.
+fn level_of(stored: u8) -> Level {
+    match stored {
+        2 => Level::Sites,
+        3 => Level::Stacks,
+        _ => Level::Off,
+    }
 }
 
 /// Whether the guarding layer is built in and not switched off.
@@ -46,7 +58,11 @@ pub fn guards_heap() -> bool {
 
 /// A number of bytes, with K, M or G.
 fn bytes(value: &CStr) -> Option<usize> {
-    let text = value.to_str().ok()?;
+    bytes_of(value.to_str().ok()?)
+}
+
+/// See [`bytes`].
+pub(crate) fn bytes_of(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G']);
     let shift = match &text[digits.len()..] {
         "" => 0,
@@ -103,7 +119,8 @@ pub fn read_environment() {
     if let Some(value) = env::var(c"ALLOKIT_TRACK") {
         match value.to_bytes() {
             b"off" | b"" => {}
-            b"sites" | b"stacks" => level = Level::Sites,
+            b"sites" => level = Level::Sites,
+            b"stacks" => level = Level::Stacks,
             _ => complaints[0] = Some(("ALLOKIT_TRACK", value, "off, sites, stacks")),
         }
     }
@@ -210,9 +227,8 @@ pub fn read_environment() {
         complain(format_args!(
             "ALLOKIT_TRACK={asked} is ignored: this library was built without tracking (ALLOKIT_TRACK=OFF)"
         ));
-    } else if asked == b"stacks" {
-        complain(format_args!("ALLOKIT_TRACK=stacks is not in this version; using sites"));
     }
+    read_stacks();
     if let Some(every) = sample.and_then(sample_rate).filter(|every| *every > 0) {
         if let Some(why) = crate::sampled::impossible() {
             complain(format_args!("ALLOKIT_GUARD_SAMPLE is ignored: {why}"));
@@ -284,6 +300,86 @@ fn rehearsal(_: &mut [Option<(&str, &'static CStr, &str)>]) {
             "ALLOKIT_FAIL_NTH and ALLOKIT_FAIL_RATE are ignored: this library was built without tracking (ALLOKIT_TRACK=OFF)"
         ));
     }
+}
+
+/// Reads how stacks are to be taken.
+fn read_stacks() {
+    let set = |name: &'static CStr, valid: &str, take: fn(usize) -> bool| {
+        if let Some(value) = env::var(name)
+            && !value.is_empty()
+            && !bytes(value).is_some_and(take)
+        {
+            unknown(name.to_str().unwrap_or(""), value, valid);
+        }
+    };
+    set(
+        c"ALLOKIT_SAMPLE",
+        "a number of bytes, such as 512K, of which one is sampled; 0 for each allocation",
+        |bytes| {
+            #[cfg(feature = "track")]
+            allokit_track::stacks::set_interval(bytes);
+            let _ = bytes;
+            true
+        },
+    );
+    set(c"ALLOKIT_SAMPLE_SEED", "a number", |seed| {
+        #[cfg(feature = "track")]
+        allokit_track::stacks::set_seed(seed as u64);
+        let _ = seed;
+        true
+    });
+    set(c"ALLOKIT_STACK_DEPTH", "a number of frames, from 1 to 128", |frames| {
+        #[cfg(feature = "track")]
+        allokit_track::stacks::set_depth(frames);
+        (1..=128).contains(&frames)
+    });
+    if let Some(value) = env::var(c"ALLOKIT_SIGNAL")
+        && !value.is_empty()
+        && signal_of(value).is_none()
+    {
+        unknown(
+            "ALLOKIT_SIGNAL",
+            value,
+            "USR1, USR2, or a number of a signal, which may be followed by :sites or :stacks",
+        );
+    }
+    if let Some(value) = env::var(c"ALLOKIT_UNWIND") {
+        let how = match value.to_bytes() {
+            b"auto" | b"" => Some(None),
+            b"fp" => Some(Some(How::Pointers)),
+            b"eh" => Some(Some(How::Tables)),
+            _ => None,
+        };
+        match how {
+            None => unknown("ALLOKIT_UNWIND", value, "auto, fp, eh"),
+            #[cfg(feature = "track")]
+            Some(how) => allokit_track::stacks::set_how(how),
+            #[cfg(not(feature = "track"))]
+            Some(_) => {}
+        }
+    }
+}
+
+/// What `ALLOKIT_TRACK` says.
+pub(crate) fn environment_level() -> Level {
+    read_environment();
+    level_of(FROM_ENVIRONMENT.load(Ordering::Relaxed))
+}
+
+/// The signal that `ALLOKIT_SIGNAL` names, and the level that it switches on.
+pub(crate) fn signal() -> Option<(i32, Level)> {
+    env::var(c"ALLOKIT_SIGNAL").filter(|value| !value.is_empty()).and_then(signal_of)
+}
+
+fn signal_of(value: &CStr) -> Option<(i32, Level)> {
+    let text = value.to_str().ok()?;
+    let (name, level) = text.split_once(':').unwrap_or((text, "stacks"));
+    let level = match level {
+        "sites" => Level::Sites,
+        "stacks" => Level::Stacks,
+        _ => return None,
+    };
+    Some((control::signal_number(name)?, level))
 }
 
 /// Whether arenas and pools are to look closely.

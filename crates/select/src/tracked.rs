@@ -13,12 +13,13 @@ use allokit_core::Backend;
 use allokit_core::{Fault, FaultKind, Known, MIN_ALIGN, Stats};
 use allokit_platform::file::Draft;
 use allokit_platform::stderr::Stderr;
+use allokit_platform::unwind::Here;
 use allokit_platform::{clock, errno, handler, process};
 use allokit_report::fault;
 #[cfg(not(feature = "guard"))]
 use allokit_track::Tracked;
 use allokit_track::growth::{self, Figures, Growth};
-use allokit_track::{Leaks, Since, SiteId, Snapshot, sites};
+use allokit_track::{Leaks, Since, SiteId, Snapshot, sites, stacks};
 use core::ffi::{CStr, c_char};
 use core::{fmt, ptr};
 
@@ -236,14 +237,18 @@ impl Origin {
     #[inline(always)]
     #[must_use]
     pub fn alloc_at_hand(self, size: usize) -> *mut u8 {
-        match self.known_site() {
-            #[cfg(not(feature = "guard"))]
-            Some(site) if Selected::TAGS => Layer::alloc_at_hand_at(size, site),
-            _ => {
-                let _ = size;
-                ptr::null_mut()
+        #[cfg(not(feature = "guard"))]
+        if Selected::TAGS {
+            if api::is_tracked() {
+                if let Some(site) = self.known_site() {
+                    return Layer::alloc_at_hand_at(size, site);
+                }
+            } else if api::has_stacks() && stacks::passes(size) {
+                return Layer::alloc_at_hand_at(size, SiteId::UNSAMPLED);
             }
         }
+        let _ = size;
+        ptr::null_mut()
     }
 
     /// Frees a block, tracking being on, if that is done at once; false says nothing but that the caller must take the long
@@ -257,7 +262,9 @@ impl Origin {
         match self.known_site() {
             #[cfg(not(feature = "guard"))]
             // SAFETY: the caller's promise.
-            Some(site) if Selected::TAGS => unsafe { Layer::free_at_hand_at(ptr, site) },
+            Some(site) if Selected::TAGS && (api::is_tracked() || api::has_stacks()) => unsafe {
+                Layer::free_at_hand_at(ptr, site)
+            },
             _ => {
                 let _ = ptr;
                 false
@@ -276,26 +283,39 @@ impl Origin {
     }
 }
 
-/// A call from somewhere, of a kind that only the guarding layer minds.
+/// A call from somewhere, of a kind that only the guarding layer minds, with what its stack is found by.
 #[derive(Clone, Copy, Debug)]
-pub struct Kinded(pub Origin, pub Kind);
+pub struct Kinded(pub Origin, pub Kind, pub Here);
 
 impl Origin {
     #[inline(always)]
     fn plain(self) -> Kinded {
-        Kinded(self, Kind::Malloc)
+        Kinded(self, Kind::Malloc, Here::NONE)
     }
 }
 
 /// A call of which is known that it goes to the layer.
 #[derive(Clone, Copy)]
-struct Layered(Origin, Kind);
+struct Layered(Origin, Kind, Here);
+
+impl Layered {
+    /// What a block that is allocated by this call is to carry.
+    #[inline]
+    fn site(self, size: usize) -> SiteId {
+        if api::wants_stacks() {
+            // SAFETY: the call is going on.
+            unsafe { stacks::of(size, self.2, || self.0.site()) }
+        } else {
+            self.0.site()
+        }
+    }
+}
 
 impl Kinded {
     /// The layer, where nothing else is to be asked first.
     #[inline(always)]
     fn direct(self) -> Option<Layered> {
-        if api::is_asked() { None } else { Some(Layered(self.0, self.1)) }
+        if api::is_asked() { None } else { Some(Layered(self.0, self.1, self.2)) }
     }
 
     /// A request that may be refused, then the layer or the backend.
@@ -311,13 +331,13 @@ impl Kinded {
         if rehearse::refuses(from, ptr::null_mut(), size) {
             return rehearse::refused(from, size);
         }
-        if api::mode() == api::TRACKED { layer(Layered(self.0, self.1)) } else { backend(api::Counted) }
+        if api::mode() >= api::TRACKED { layer(Layered(self.0, self.1, self.2)) } else { backend(api::Counted) }
     }
 
     /// The layer, or the backend: a call that is never refused.
     #[inline(always)]
     fn layer(self) -> Option<Layered> {
-        if !api::is_asked() || api::mode() == api::TRACKED { Some(Layered(self.0, self.1)) } else { None }
+        if !api::is_asked() || api::mode() >= api::TRACKED { Some(Layered(self.0, self.1, self.2)) } else { None }
     }
 }
 
@@ -460,17 +480,17 @@ cfg_if::cfg_if! {
 unsafe impl Source for Layered {
     #[inline]
     fn alloc(self, size: usize) -> *mut u8 {
-        alloc(self.1, size, self.0.site())
+        alloc(self.1, size, self.site(size))
     }
     #[inline]
     fn alloc_zeroed(self, size: usize) -> *mut u8 {
-        Layer::alloc_zeroed_at(size, self.0.site())
+        Layer::alloc_zeroed_at(size, self.site(size))
     }
     fn alloc_aligned(self, size: usize, align: usize) -> *mut u8 {
-        alloc_aligned(self.1, size, align, self.0.site())
+        alloc_aligned(self.1, size, align, self.site(size))
     }
     fn alloc_aligned_zeroed(self, size: usize, align: usize) -> *mut u8 {
-        Layer::alloc_aligned_zeroed_at(size, align, self.0.site())
+        Layer::alloc_aligned_zeroed_at(size, align, self.site(size))
     }
     #[inline]
     unsafe fn realloc(self, ptr: *mut u8, size: usize) -> *mut u8 {
@@ -481,7 +501,7 @@ unsafe impl Source for Layered {
             {
                 return block;
             }
-            Layer::realloc_at(ptr, size, self.0.site())
+            Layer::realloc_at(ptr, size, self.site(size))
         }
     }
     unsafe fn realloc_aligned(self, ptr: *mut u8, size: usize, align: usize) -> *mut u8 {
@@ -492,7 +512,7 @@ unsafe impl Source for Layered {
             {
                 return block;
             }
-            Layer::realloc_aligned_at(ptr, size, align, self.0.site())
+            Layer::realloc_aligned_at(ptr, size, align, self.site(size))
         }
     }
     #[inline]

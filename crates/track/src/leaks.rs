@@ -1,7 +1,7 @@
 //! Live blocks grouped by call site: a walk over the map of live starts, so that no counter is needed on the hot path.
 
 use crate::spread::Spread;
-use crate::{SiteId, header, means, sites};
+use crate::{SiteId, header, means, sites, stacks};
 use allokit_platform::pages;
 use allokit_report::{finding, leak_heading, leak_row};
 use core::{fmt, ptr, slice};
@@ -47,6 +47,8 @@ pub struct Leaks {
     pub blocks: u64,
     /// All bytes.
     pub bytes: u64,
+    /// Not 0 when some of it is estimated from a sample: of at most so many bytes one was chosen.
+    pub sampled: u64,
     /// Mapped memory, or null when there was none to have.
     rows: *mut SiteCount,
     used: usize,
@@ -60,11 +62,12 @@ impl Leaks {
     /// or not.
     #[must_use]
     pub fn take(since: Since) -> Leaks {
-        let capacity = sites::count() as usize + 1;
+        let (sites, stacks) = (sites::count() as usize + 1, stacks::count() as usize);
+        let capacity = sites + stacks;
         let mapped = (capacity * size_of::<SiteCount>()).next_multiple_of(pages::os_page());
         // All zeroes is a row without blocks.
         let rows = pages::map(mapped, pages::os_page()).cast::<SiteCount>();
-        let mut leaks = Leaks { blocks: 0, bytes: 0, rows, used: 0, mapped, ages: [(0, 0); AGES] };
+        let mut leaks = Leaks { blocks: 0, bytes: 0, sampled: 0, rows, used: 0, mapped, ages: [(0, 0); AGES] };
         let table: &mut [SiteCount] = if rows.is_null() {
             &mut []
         } else {
@@ -72,27 +75,52 @@ impl Leaks {
             unsafe { slice::from_raw_parts_mut(rows, capacity) }
         };
         let new = header::since_mark();
+        let mut in_all = (0, 0);
         means::for_each(|block| {
             if since == Since::Mark && block.age > new {
                 return;
             }
-            let (site, size) = (block.site as usize, block.size as u64);
-            leaks.blocks += 1;
-            leaks.bytes += size;
             let aged = &mut leaks.ages[step_of_age(block.age)];
-            *aged = (aged.0 + 1, aged.1 + size);
-            // Sites that are newer than the table count as unknown.
-            let site = if site < table.len() { site } else { 0 };
-            if let Some(row) = table.get_mut(site) {
-                let (site, oldest) =
-                    (SiteId(site as u32), row.oldest.max(if block.is_damaged { 0 } else { block.age }));
-                *row = SiteCount { site, oldest, blocks: row.blocks + 1, bytes: row.bytes + size };
+            if block.site == stacks::UNSAMPLED {
+                return;
+            }
+            // Stacks after the sites; those that are newer than the table count as unknown.
+            let stack = (stacks::UNSAMPLED - 1 - block.site.min(stacks::UNSAMPLED - 1)) as usize;
+            let (place, site) = match block.site as usize {
+                site if site < sites => (site, block.site),
+                _ if stack < stacks => (sites + stack, block.site),
+                _ => (0, 0),
+            };
+            let (one, bytes) = match SiteId(site).sampled_of() {
+                None => (WHOLE, block.size as u64 * WHOLE),
+                Some(interval) => {
+                    leaks.sampled = leaks.sampled.max(interval);
+                    let weight = stacks::weight(block.size, interval) * WHOLE as f64;
+                    (weight as u64, (weight * block.size as f64) as u64)
+                }
+            };
+            *aged = (aged.0 + one, aged.1 + bytes);
+            in_all.0 += one;
+            in_all.1 += bytes;
+            if let Some(row) = table.get_mut(place) {
+                let oldest = row.oldest.max(if block.is_damaged { 0 } else { block.age });
+                *row = SiteCount { site: SiteId(site), oldest, blocks: row.blocks + one, bytes: row.bytes + bytes };
             }
         });
         let mut used = 0;
+        (leaks.blocks, leaks.bytes) = (rounded(in_all.0), rounded(in_all.1));
+        for aged in &mut leaks.ages {
+            *aged = (rounded(aged.0), rounded(aged.1));
+        }
+        if !table.is_empty() {
+            (leaks.blocks, leaks.bytes) = (0, 0);
+        }
         for index in 0..table.len() {
-            if table[index].blocks != 0 {
-                table[used] = table[index];
+            let SiteCount { site, oldest, blocks, bytes } = table[index];
+            if blocks != 0 {
+                table[used] = SiteCount { site, oldest, blocks: rounded(blocks), bytes: rounded(bytes) };
+                leaks.blocks += table[used].blocks;
+                leaks.bytes += table[used].bytes;
                 used += 1;
             }
         }
@@ -133,7 +161,31 @@ impl Leaks {
         if self.used == 0 {
             return out.write_str("  (no memory for the table of call sites)\n");
         }
-        self.rows().iter().try_for_each(|row| leak_row(out, row.blocks, row.bytes, &row.site))
+        self.rows().iter().try_for_each(|row| {
+            leak_row(out, row.blocks, row.bytes, &row.site)?;
+            row.site.write_stack(out, 30)
+        })?;
+        self.write_estimated(out)
+    }
+}
+
+/// What a row counts by while blocks are added up: a sampled one stands for no whole number of blocks.
+const WHOLE: u64 = 256;
+
+fn rounded(parts: u64) -> u64 {
+    (parts + WHOLE / 2) / WHOLE
+}
+
+impl Leaks {
+    /// A line that says so where figures are estimated.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_estimated(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if self.sampled == 0 {
+            return Ok(());
+        }
+        writeln!(out, "  (estimated: of {} bytes one was sampled)", self.sampled)
     }
 }
 
@@ -189,13 +241,23 @@ impl Leaks {
         out.write_str("}\n")
     }
 
-    /// The members `blocks`, `bytes`, `sites` and `ages` of a JSON object.
+    /// The members `blocks`, `bytes`, `sites` and `ages` of a JSON object, and where figures are estimated `sampled` and
+    /// `notes`.
     pub(crate) fn write_members(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if self.sampled > 0 {
+            let bytes = self.sampled;
+            write!(
+                out,
+                "\"sampled\":{bytes},\"notes\":[\"Blocks and bytes by call site are estimated: of {bytes} bytes one was sampled. Sizes, the map and the statistics are counted.\"],"
+            )?;
+        }
         write!(out, "\"blocks\":{},\"bytes\":{},\"sites\":[", self.blocks, self.bytes)?;
         for (index, row) in self.rows().iter().enumerate() {
             out.write_str(if index > 0 { ",\n{\"site\":" } else { "\n{\"site\":" })?;
             row.site.write_json(out)?;
-            write!(out, ",\"blocks\":{},\"bytes\":{},\"oldest\":{}}}", row.blocks, row.bytes, row.oldest)?;
+            write!(out, ",\"blocks\":{},\"bytes\":{},\"oldest\":{}", row.blocks, row.bytes, row.oldest)?;
+            row.site.write_json_stack(out)?;
+            out.write_str("}")?;
         }
         out.write_str("],\n\"ages\":[")?;
         for (index, (least, most, (blocks, bytes))) in self.ages().enumerate() {

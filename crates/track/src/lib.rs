@@ -1,6 +1,6 @@
 //! Tracking: which call site has which blocks, exactly, and which frees are wrong. A layer over any backend.
 //!
-//! Owns: [`Tracked`], the sites, the map of live blocks, the threads' counts. Uses: `allokit-core`, `allokit-platform`,
+//! Owns: [`Tracked`], the sites, the stacks ([`stacks`]), the map of live blocks, the threads' counts. Uses: `allokit-core`, `allokit-platform`,
 //! `allokit-report`. One state for the process.
 //!
 //! How, where the backend keeps a tag beside a block (`Backend::TAGS`): the tag says whose it is, and the backend finds
@@ -36,6 +36,7 @@ mod profile;
 pub mod sites;
 mod snapshot;
 mod spread;
+pub mod stacks;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod threads;
@@ -530,8 +531,8 @@ unsafe impl<B: Backend> Backend for Tracked<B> {
 
 /// The locks in the order in which they nest. Metadata memory has a lock of its own inside these: the tracker asks for
 /// memory only under one of them, so it needs none here.
-fn locks() -> [&'static Lock; 5] {
-    [growth::lock(), &live::WALK, threads::lock(), sites::lock(), live::map_lock()]
+fn locks() -> [&'static Lock; 6] {
+    [growth::lock(), &live::WALK, threads::lock(), sites::lock(), stacks::lock(), live::map_lock()]
 }
 
 unsafe extern "C" fn before_fork() {

@@ -8,6 +8,7 @@
 //! Fast paths: a record keeps its number; `_at` and return addresses have a cache that is read without a lock and
 //! verified against the table. Only a place that is new, or pushed out of its cache, takes the lock.
 
+use crate::stacks;
 use allokit_core::{Place, Site, Tag};
 use allokit_platform::symbol::write_text;
 use allokit_platform::{Lock, meta, symbol};
@@ -97,10 +98,12 @@ pub(crate) fn lock() -> &'static Lock {
     &LOCK
 }
 
+/// Of a stack, its leaf's.
 fn entry(id: u32) -> Option<&'static Entry> {
-    if id == 0 || id > LAST.load(Ordering::Acquire) {
+    if id == 0 {
         return None;
     }
+    let id = if id > LAST.load(Ordering::Acquire) { stacks::leaf(id).filter(|leaf| *leaf > 0)? } else { id };
     let chunk = ENTRIES[id as usize / CHUNK].load(Ordering::Acquire);
     // SAFETY: a published number has an entry, which is never changed or moved.
     Some(unsafe { &*chunk.add(id as usize % CHUNK) })
@@ -306,7 +309,9 @@ fn find_or_add(hash: u64, same: impl Fn(&Entry) -> bool, make: impl FnOnce() -> 
         id = known.next;
     }
     let id = LAST.load(Ordering::Relaxed) + 1;
-    let Some(slot) = ENTRIES.get(id as usize / CHUNK) else { return SiteId::UNKNOWN };
+    let Some(slot) = ENTRIES.get(id as usize / CHUNK).filter(|_| id <= stacks::room_for_sites()) else {
+        return SiteId::UNKNOWN;
+    };
     let mut chunk = slot.load(Ordering::Relaxed);
     if chunk.is_null() {
         chunk = meta::alloc(size_of::<Entry>() * CHUNK, align_of::<Entry>()).cast();
@@ -354,17 +359,7 @@ impl SiteId {
     pub fn write_json(self, out: &mut dyn fmt::Write) -> fmt::Result {
         let place = self.parts();
         if place.caller != 0 {
-            write!(out, "{{\"address\":\"{:#x}\"", place.caller)?;
-            if let Some(found) = symbol::of(place.caller - 1) {
-                out.write_str(",\"module\":")?;
-                write_json_text(found.module.to_bytes(), out)?;
-                if let Some(name) = found.name {
-                    out.write_str(",\"symbol\":")?;
-                    write_json_text(name.to_bytes(), out)?;
-                }
-                write!(out, ",\"offset\":{},\"base\":\"{:#x}\"", found.offset, found.base)?;
-            }
-            return out.write_str("}");
+            return write_caller_json(place.caller, out);
         }
         out.write_str("{")?;
         if let Some(file) = place.file {
@@ -377,6 +372,59 @@ impl SiteId {
             write_json_text(function.to_bytes(), out)?;
         }
         out.write_str("}")
+    }
+}
+
+/// A return address as a JSON object.
+fn write_caller_json(address: usize, out: &mut dyn fmt::Write) -> fmt::Result {
+    write!(out, "{{\"address\":\"{address:#x}\"")?;
+    if let Some(found) = symbol::of(address - 1) {
+        out.write_str(",\"module\":")?;
+        write_json_text(found.module.to_bytes(), out)?;
+        if let Some(name) = found.name {
+            out.write_str(",\"symbol\":")?;
+            write_json_text(name.to_bytes(), out)?;
+        }
+        write!(out, ",\"offset\":{},\"base\":\"{:#x}\"", found.offset, found.base)?;
+    }
+    out.write_str("}")
+}
+
+/// A return address above an allocation, as people read it: as a site.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(pub(crate) usize);
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", symbol::Call(self.0))
+    }
+}
+
+impl SiteId {
+    /// The member `stack` of a JSON object, with the comma before it: a list of places, the innermost first; nothing where there
+    /// are no stacks.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_json_stack(self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if self.frames().is_empty() {
+            return Ok(());
+        }
+        out.write_str(",\"stack\":[")?;
+        self.write_json(out)?;
+        for &frame in self.frames() {
+            out.write_str(",")?;
+            write_caller_json(frame, out)?;
+        }
+        out.write_str("]")
+    }
+
+    /// A line for each call above that of the site, for a table whose last column begins after `indent` characters.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_stack(self, out: &mut dyn fmt::Write, indent: usize) -> fmt::Result {
+        self.frames().iter().try_for_each(|&frame| writeln!(out, "{:indent$}  by {}", "", Caller(frame)))
     }
 }
 

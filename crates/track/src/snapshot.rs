@@ -146,7 +146,8 @@ impl Diff {
         }
         self.rows().iter().try_for_each(|row| {
             let (blocks, bytes, after) = (row.blocks(), row.bytes(), row.after);
-            writeln!(out, "{blocks:>+16}{bytes:>+14}{:>16}{:>14}  {}", after.blocks, after.bytes, after.site)
+            writeln!(out, "{blocks:>+16}{bytes:>+14}{:>16}{:>14}  {}", after.blocks, after.bytes, after.site)?;
+            after.site.write_stack(out, 60)
         })
     }
 
@@ -161,6 +162,7 @@ impl Diff {
             let (before, after) = (row.before, row.after);
             out.write_str(if index > 0 { ",{\"site\":" } else { "{\"site\":" })?;
             after.site.write_json(out)?;
+            after.site.write_json_stack(out)?;
             write!(out, ",\"blocks\":{},\"bytes\":{}", row.blocks(), row.bytes())?;
             write!(out, ",\"live_blocks\":{},\"live_bytes\":{}", after.blocks, after.bytes)?;
             write!(out, ",\"live_blocks_before\":{},\"live_bytes_before\":{}}}", before.blocks, before.bytes)?;

@@ -31,6 +31,7 @@ mod test_preload;
 mod test_profile;
 mod test_rust;
 mod test_sampled;
+mod test_stacks;
 mod tools;
 
 use clap::{Parser, Subcommand};

@@ -4,7 +4,7 @@ use crate::case::{Case, LeftOut};
 use crate::{
     build, proof, test_arena, test_bench, test_cli, test_conformance, test_consumers, test_examples, test_growth,
     test_guard, test_heap, test_instr, test_misuse, test_page, test_preload, test_profile, test_rust, test_sampled,
-    tools,
+    test_stacks, tools,
 };
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
@@ -48,6 +48,7 @@ pub fn run(args: &Args) -> Result<()> {
     cases.extend(test_preload::cases());
     cases.extend(test_profile::cases());
     cases.extend(test_growth::cases());
+    cases.extend(test_stacks::cases());
     cases.extend(test_page::cases());
     cases.extend(test_cli::cases());
     cases.extend(test_bench::cases());
@@ -126,6 +127,7 @@ fn prepare(cases: &[Case]) -> Result<()> {
         "preload/",
         "sampled/",
         "profile/",
+        "stacks/",
         "report/",
         "cli/",
         "bench/",

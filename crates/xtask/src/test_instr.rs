@@ -13,6 +13,8 @@ const CALLS: u64 = 32;
 const ADDED: [(bool, u64); 2] = [(true, 12), (false, 8)];
 /// What a call on the native backend may cost, loop and call included (about 6): alloc, free.
 const NATIVE: [(&str, u64); 2] = [("alloc", 19), ("free", 22)];
+/// What an allocation with stacks may cost, loop and call included, few frames deep: sampled (0: each has its stack).
+const STACKS: [(&str, u64); 2] = [("1G", 80), ("0", 260)];
 /// What a pair of the fast path in the caller may cost, loop included (3).
 const INLINE: [(&str, u64); 2] = [("unsized", 24), ("sized", 20)];
 /// What an arena's allocation, a pool's take and give and a region's alloc and free may cost, loop and calls included.
@@ -96,6 +98,7 @@ pub fn cases() -> Vec<Case> {
         let name = if track { "instructions/native/tracking-off" } else { "instructions/native/no-tracking" };
         cases.push(Case::new(name, move || native(track)));
     }
+    cases.push(Case::new("instructions/stacks", stacks));
     cases.push(Case::new("instructions/inline", inline));
     cases.push(Case::new("instructions/arena", arena));
     cases.push(Case::new("instructions/heap", heap));
@@ -168,6 +171,26 @@ fn native(track: bool) -> Result<()> {
         let cost = counter.count("native", ("ak_alloc", "ak_free"), &[&built.static_lib], which)?;
         ensure!(cost > 5, "{which} was counted as {cost} instructions: the count is wrong");
         ensure!(cost <= budget, "{which} on native costs {cost} instructions, loop included; {budget} are allowed");
+    }
+    Ok(())
+}
+
+/// Stacks: of a sample what passes by, and each by frame pointers, from a function that `main` calls.
+fn stacks() -> Result<()> {
+    let built = build::build("native", true, None)?;
+    let counter = Counter::new()?;
+    counter.count("stacks", ("ak_alloc", "ak_free"), &[&built.static_lib], "alloc")?;
+    for (bytes, budget) in STACKS {
+        let mut command = Command::new(counter.folder.path().join("count"));
+        command.arg(counter.folder.path().join("stacks")).arg("alloc").env("ALLOKIT_TRACK", "stacks");
+        // (The seed: whether one of the counted calls is sampled must not be chance.)
+        command.env("ALLOKIT_SAMPLE", bytes).env("ALLOKIT_SAMPLE_SEED", "1").env("ALLOKIT_UNWIND", "fp");
+        let cost = counted(&mut command)? / CALLS;
+        ensure!(cost > 30, "with ALLOKIT_SAMPLE={bytes} an allocation was counted as {cost}: the count is wrong");
+        ensure!(
+            cost <= budget,
+            "with ALLOKIT_SAMPLE={bytes} it costs {cost} instructions, loop included; {budget} are allowed"
+        );
     }
     Ok(())
 }

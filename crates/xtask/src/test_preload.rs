@@ -41,7 +41,9 @@ const KNOWN: [(&str, &str, &str); 7] = [
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for backend in BACKENDS {
-        for (mode, track, level) in [("plain", true, "off"), ("tracked", true, "sites"), ("no-track", false, "off")] {
+        for (mode, track, level) in
+            [("plain", true, "off"), ("tracked", true, "sites"), ("stacks", true, "stacks"), ("no-track", false, "off")]
+        {
             // The matrix is full for our own allocator only.
             if backend == "native" || mode == "plain" {
                 let name = format!("preload/cases/{backend}/{mode}");

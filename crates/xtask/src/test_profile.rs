@@ -22,6 +22,8 @@ struct Profile {
     sample_type: Vec<ValueType>,
     #[prost(message, repeated, tag = "2")]
     sample: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    mapping: Vec<Mapping>,
     #[prost(message, repeated, tag = "4")]
     location: Vec<Location>,
     #[prost(message, repeated, tag = "5")]
@@ -30,8 +32,28 @@ struct Profile {
     string_table: Vec<String>,
     #[prost(int64, tag = "9")]
     time_nanos: i64,
+    #[prost(message, optional, tag = "11")]
+    period_type: Option<ValueType>,
+    #[prost(int64, tag = "12")]
+    period: i64,
     #[prost(int64, tag = "14")]
     default_sample_type: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Mapping {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    memory_start: u64,
+    #[prost(uint64, tag = "3")]
+    memory_limit: u64,
+    #[prost(uint64, tag = "4")]
+    file_offset: u64,
+    #[prost(int64, tag = "5")]
+    filename: i64,
+    #[prost(int64, tag = "6")]
+    build_id: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -54,6 +76,8 @@ struct Sample {
 struct Location {
     #[prost(uint64, tag = "1")]
     id: u64,
+    #[prost(uint64, tag = "2")]
+    mapping_id: u64,
     #[prost(uint64, tag = "3")]
     address: u64,
     #[prost(message, repeated, tag = "4")]
@@ -366,4 +390,46 @@ pub fn samples(bytes: &[u8]) -> Result<Vec<Live>> {
         });
     }
     Ok(live)
+}
+
+/// A sample of a pprof file: the names of its stack, the innermost first, blocks and bytes.
+pub(crate) type Stack = (Vec<String>, i64, i64);
+
+/// The stacks of a pprof file, and of how many bytes one was sampled (0: all). Each return address must lie in a mapping with
+/// the path of a file, and each location be there once.
+pub(crate) fn stacks(bytes: &[u8]) -> Result<(Vec<Stack>, i64)> {
+    let profile = Profile::decode(bytes).context("the pprof file cannot be read")?;
+    let text = |index: i64| profile.string_table.get(index as usize).cloned().context("a string is missing");
+    let mut names = std::collections::HashMap::new();
+    for location in &profile.location {
+        let line = location.line.first().context("a location has no line")?;
+        let function = profile.function.iter().find(|function| function.id == line.function_id);
+        let name = text(function.context("a line has no function")?.name)?;
+        ensure!(location.id != 0 && names.insert(location.id, name.clone()).is_none(), "{name} is there twice");
+        if location.address == 0 {
+            continue;
+        }
+        let mapping = profile.mapping.iter().find(|mapping| mapping.id == location.mapping_id);
+        let mapping = mapping.with_context(|| format!("{name} has no mapping"))?;
+        let extent = mapping.memory_start..mapping.memory_limit;
+        let path = text(mapping.filename)?;
+        ensure!(extent.contains(&(location.address - 1)) && !path.is_empty(), "{name}: {extent:x?} of {path}");
+        ensure!(text(mapping.build_id)?.len() % 2 == 0 && mapping.file_offset < 1 << 40, "{path}");
+    }
+    let mut found = Vec::new();
+    for sample in &profile.sample {
+        let stack: Option<Vec<String>> = sample.location_id.iter().map(|id| names.get(id).cloned()).collect();
+        let [blocks, bytes] = sample.value[..] else { anyhow::bail!("{:?} are not two values", sample.value) };
+        found.push((stack.context("a location is missing")?, blocks, bytes));
+    }
+    if let Some(kind) = &profile.period_type {
+        ensure!((text(kind.kind)?, text(kind.unit)?) == ("space".into(), "bytes".into()), "the period is of {kind:?}");
+    }
+    Ok((found, profile.period))
+}
+
+/// Where the modules of a pprof file begin, as its readers find it: from where their code lies in memory and in the file.
+pub(crate) fn bases(bytes: &[u8]) -> Result<Vec<u64>> {
+    let profile = Profile::decode(bytes).context("the pprof file cannot be read")?;
+    Ok(profile.mapping.iter().map(|mapping| mapping.memory_start.wrapping_sub(mapping.file_offset)).collect())
 }

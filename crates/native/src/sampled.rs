@@ -548,7 +548,11 @@ mod tests {
         assert!(Native::sample(1, &TEST_HOOKS));
         let mut found = Vec::new();
         let mut others = Vec::new();
-        for _ in 0..if cfg!(miri) { 300 } else { 3000 } {
+        let usual = if cfg!(miri) { 300 } else { 3000 };
+        for turn in 0..20_000 {
+            if turn > usual && !found.is_empty() {
+                break;
+            }
             let block = Native::alloc(size);
             assert!(!block.is_null());
             if holds(block.addr()) {
@@ -618,14 +622,20 @@ mod tests {
         let _alone = alone();
         assert!(Native::sample(1, &TEST_HOOKS));
         let tag = Tag::live(3).with_site(9);
-        let blocks: Vec<_> =
-            (0..if cfg!(miri) { 300 } else { 600 }).map(|_| Native::alloc_tagged(50, MIN_ALIGN, false, tag)).collect();
+        let mut blocks: Vec<*mut u8> = Vec::new();
+        while blocks.len() < 20_000 && !blocks.iter().any(|block| holds(block.addr())) {
+            blocks.extend(
+                (0..if cfg!(miri) { 30 } else { 300 }).map(|_| Native::alloc_tagged(50, MIN_ALIGN, false, tag)),
+            );
+        }
         Native::sample(0, &TEST_HOOKS);
         let guarded: Vec<_> = blocks.iter().filter(|block| holds(block.addr())).collect();
         assert!(!guarded.is_empty());
+        let mut starts: Vec<usize> = blocks.iter().map(|block| block.addr()).collect();
+        starts.sort_unstable();
         let mut walked = 0;
         Native::visit_tagged(&mut |block| {
-            walked += usize::from(blocks.iter().any(|ours| ours.addr() == block.start));
+            walked += usize::from(starts.binary_search(&block.start).is_ok());
         });
         assert_eq!(walked, blocks.len());
         for block in &blocks {

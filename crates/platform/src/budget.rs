@@ -69,7 +69,8 @@ pub fn on_relief(relief: fn()) {
             Err(_) => {}
         }
     }
-    debug_assert!(false, "more reliefs than there is room for");
+    // (Under Miri a function has another address each time.)
+    debug_assert!(cfg!(miri), "more reliefs than there is room for");
 }
 
 /// Has all that is cached given back, where there is a limit; false where there is none, and nothing is done.

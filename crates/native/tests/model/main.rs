@@ -27,7 +27,7 @@ mod table;
 mod around;
 mod cases;
 
-use around::platform::{AddressMap, Lock, barrier, keep_errno, meta, pages, thread, tools};
+use around::platform::{AddressMap, Lock, barrier, budget, keep_errno, meta, pages, thread, tools};
 use around::{fork, runs, sampled, sync, tagged, upkeep};
 use classes::SMALL_MAX;
 

@@ -312,10 +312,11 @@ impl Layered {
 }
 
 impl Kinded {
-    /// The layer, where nothing else is to be asked first.
+    /// The layer, where nothing else is to be asked first. (The mode may have changed since the call came this way: a call
+    /// that was to be asked about may find that nothing is asked any more, and that there is no layer.)
     #[inline(always)]
     fn direct(self) -> Option<Layered> {
-        if api::is_asked() { None } else { Some(Layered(self.0, self.1, self.2)) }
+        if api::is_on() && !api::is_asked() { Some(Layered(self.0, self.1, self.2)) } else { None }
     }
 
     /// A request that may be refused, then the layer or the backend.
@@ -331,13 +332,13 @@ impl Kinded {
         if rehearse::refuses(from, ptr::null_mut(), size) {
             return rehearse::refused(from, size);
         }
-        if api::mode() >= api::TRACKED { layer(Layered(self.0, self.1, self.2)) } else { backend(api::Counted) }
+        if api::is_on() { layer(Layered(self.0, self.1, self.2)) } else { backend(api::Counted) }
     }
 
     /// The layer, or the backend: a call that is never refused.
     #[inline(always)]
     fn layer(self) -> Option<Layered> {
-        if !api::is_asked() || api::mode() >= api::TRACKED { Some(Layered(self.0, self.1, self.2)) } else { None }
+        if api::is_on() { Some(Layered(self.0, self.1, self.2)) } else { None }
     }
 }
 
@@ -608,9 +609,9 @@ pub(crate) fn take(number: u32, size: usize, align: usize) -> *mut u8 {
         if rehearse::refuses(from, ptr::null_mut(), size) {
             return rehearse::refused(from, size);
         }
-        if api::mode() == api::PLAIN {
-            return api::alloc_aligned(api::Counted, size, align);
-        }
+    }
+    if api::mode() == api::PLAIN {
+        return api::alloc_aligned(api::Counted, size, align);
     }
     if align <= allokit_core::MIN_ALIGN {
         Layer::alloc_at(size, site)

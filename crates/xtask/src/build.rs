@@ -339,7 +339,7 @@ struct Kit {
 impl Kit {
     fn new(options: &Options) -> Result<Kit> {
         // Rust's linker is cc too.
-        tools::need(&["cc", "ld", "objcopy", "ar", "nm"])?;
+        tools::need(&["cc", "ld", "objcopy", "ar", "nm", "readelf"])?;
         if options.backend == "jemalloc" {
             tools::need(&["make"])?;
         }
@@ -419,10 +419,19 @@ fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<Path
     // The exports are the roots; constructors and destructors (.init_array, .fini_array) of the objects that are linked
     // in stay as well, ld sees to that.
     let mut ld = Command::new(&kit.ld);
-    // Each constant has a section of its own; their names and headers alone would be 40 KB.
-    let script = work.join("constants.ld");
-    fs::write(&script, "SECTIONS { .rodata : { *(.rodata .rodata.*) } }\n")?;
-    ld.args(["-r", "--gc-sections", "-T"])
+    // Each constant and each variable has a section of its own; their names and headers alone would be 80 KB.
+    let script = work.join("sections.ld");
+    fs::write(
+        &script,
+        "SECTIONS {\n\
+         .rodata : { *(.rodata .rodata.*) }\n\
+         .data.rel.ro : { *(.data.rel.ro .data.rel.ro.*) }\n\
+         .data : { *(.data .data.*) }\n\
+         .bss : { *(.bss .bss.*) }\n\
+         }\n",
+    )?;
+    // Without groups: one would keep that of another Rust library out, whose symbols it has and shows to nobody.
+    ld.args(["-r", "--gc-sections", "--force-group-allocation", "-T"])
         .arg(&script)
         .args(exports.iter().map(|symbol| format!("--undefined={symbol}")));
     tools::output(ld.arg(archive).arg("-o").arg(&linked))?;
@@ -431,6 +440,7 @@ fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<Path
     let mut objcopy = Command::new(&kit.objcopy);
     objcopy.args(["--strip-debug", "--remove-section=.llvm*", "--remove-section=.comment"]);
     objcopy.args(exports.iter().map(|symbol| format!("--keep-global-symbol={symbol}")));
+    objcopy.arg(format!("@{}", short_names(&linked, work)?.display()));
     tools::output(objcopy.arg(&linked).arg(&object))?;
 
     let offered = offered(&object)?;
@@ -444,6 +454,23 @@ fn prelink(backend: &str, archive: &Path, kit: &Kit, work: &Path) -> Result<Path
     let library = work.join("static");
     tools::output(Command::new(&kit.ar).arg("crsD").arg(&library).arg(&object))?;
     Ok(library)
+}
+
+/// A file of options for objcopy, which take the functions' names out of those of their sections: 80 KB. (The sections stay, so
+/// that who links the library can leave out what is not used.)
+fn short_names(linked: &Path, work: &Path) -> Result<PathBuf> {
+    const KINDS: [&str; 4] = [".text.unlikely.", ".text.hot.", ".text.startup.", ".text."];
+    let mut options = String::new();
+    // `  [ 7] .text.name  PROGBITS …`
+    for line in tools::output(Command::new(tools::find("readelf")?).args(["-S", "-W"]).arg(linked))?.lines() {
+        let Some(name) = line.split_once(']').and_then(|(_, rest)| rest.split_whitespace().next()) else { continue };
+        if let Some(kind) = KINDS.into_iter().find(|kind| name.starts_with(kind)) {
+            options.push_str(&format!("--rename-section {name}={kind}f\n"));
+        }
+    }
+    let file = work.join("names");
+    fs::write(&file, options)?;
+    Ok(file)
 }
 
 /// Moves a file into its place, unless the same is there already: then what was linked with it stays up to date.

@@ -10,7 +10,9 @@ use std::process::Command;
 /// Crates whose tests Miri can run: no C library behind them, no files, no child processes.
 const MIRI: [&str; 5] = ["allokit-core", "allokit-platform", "allokit-native", "allokit-arena", "allokit-heap"];
 
-/// What each run of all cases takes of the two crates whose tests take Miri minutes: names of tests, or parts of them.
+/// What each run of all cases takes of the three crates whose tests take Miri minutes: names of tests, or parts of them.
+const MIRI_NATIVE: [&str; 4] =
+    ["classes", "check_sees_damage", "what_cannot_be", "sampled::tests::what_is_beside_a_block_is_looked_at"];
 const MIRI_HEAP: [&str; 5] =
     ["an_owner_gives_way", "limits_nest", "wrong_pointers_are_noticed", "parents_and_arenas", "space::tests::clean"];
 const MIRI_ARENA: [&str; 6] =
@@ -48,6 +50,7 @@ pub fn cases() -> Vec<Case> {
     for krate in MIRI {
         cases.push(Case::new(format!("miri/{krate}"), move || miri(krate, &[])));
     }
+    cases.push(Case::new("miri/some-of-allokit-native", || miri("allokit-native", &MIRI_NATIVE)));
     cases.push(Case::new("miri/some-of-allokit-heap", || miri("allokit-heap", &MIRI_HEAP)));
     cases.push(Case::new("miri/some-of-allokit-arena", || miri("allokit-arena", &MIRI_ARENA)));
     for target in ["aarch64-unknown-linux-gnu", "x86_64-unknown-linux-musl"] {

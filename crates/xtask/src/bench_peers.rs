@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All names that `--allocators` takes; the first [`DEFAULT`] of them run by default.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "native",
     "allokit-mimalloc",
     "allokit-jemalloc",
@@ -24,6 +24,7 @@ pub const NAMES: [&str; 14] = [
     "snmalloc",
     // Asked for by name only.
     "native-track",
+    "native-sampled",
     "native-guard",
     "allokit-mimalloc-track",
     "allokit-jemalloc-track",
@@ -59,7 +60,7 @@ pub fn short(error: &anyhow::Error) -> String {
 
 fn one(name: &str, folder: &Path) -> Result<Allocator> {
     match name {
-        "native" | "native-track" => ours("native", "", name),
+        "native" | "native-track" | "native-sampled" => ours("native", "", name),
         "native-guard" => ours("native", "_guard", name),
         "allokit-mimalloc" | "allokit-mimalloc-track" => ours("mimalloc", "", name),
         "allokit-jemalloc" | "allokit-jemalloc-track" => ours("jemalloc", "", name),
@@ -89,6 +90,10 @@ fn ours(backend: &str, variant: &str, name: &str) -> Result<Allocator> {
     let guard = variant == "_guard";
     let library = build::build_preload(&build::Options { guard, ..build::Options::new(backend) })?;
     let mut made = allocator(name, env!("CARGO_PKG_VERSION"), "this project", Some(library));
+    if name.ends_with("-sampled") {
+        made.environment.push(("ALLOKIT_GUARD_SAMPLE".into(), "on".into()));
+        made.origin = "this project, ALLOKIT_GUARD_SAMPLE=on".into();
+    }
     if name.ends_with("-track") {
         made.environment.push(("ALLOKIT_TRACK".into(), "sites".into()));
         made.origin = "this project, ALLOKIT_TRACK=sites".into();

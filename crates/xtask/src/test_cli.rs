@@ -259,7 +259,7 @@ fn oom_sweep() -> Result<()> {
     // A mistake is where its request is: `malloc(102)`.
     let line = |what: &str| text.lines().position(|line| line.contains(what)).map_or(0, |at| at as u64 + 1);
     let sweep = |options: &[&str]| {
-        let mut arguments = vec!["oom-sweep", "--timeout", "1", "--report", "json:o.json"];
+        let mut arguments = vec!["oom-sweep", "--timeout", "3", "--report", "json:o.json"];
         arguments.extend(options);
         arguments.extend(["--", "./oom"]);
         let done = allokit(here, &arguments)?;

@@ -457,6 +457,14 @@ pub fn has_stacks() -> bool {
     MODE.load(Ordering::Relaxed) == STACKS
 }
 
+/// Whether calls go through the tracking layer, and nothing refuses requests; false also while that is undecided.
+#[inline(always)]
+#[must_use]
+pub fn is_direct() -> bool {
+    const _: () = assert!(STACKS == TRACKED + 1);
+    MODE.load(Ordering::Relaxed).wrapping_sub(TRACKED) <= STACKS - TRACKED
+}
+
 /// Whether blocks get stacks; false also while that is undecided.
 #[inline(always)]
 #[must_use]

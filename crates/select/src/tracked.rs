@@ -262,9 +262,7 @@ impl Origin {
         match self.known_site() {
             #[cfg(not(feature = "guard"))]
             // SAFETY: the caller's promise.
-            Some(site) if Selected::TAGS && (api::is_tracked() || api::has_stacks()) => unsafe {
-                Layer::free_at_hand_at(ptr, site)
-            },
+            Some(site) if Selected::TAGS && api::is_direct() => unsafe { Layer::free_at_hand_at(ptr, site) },
             _ => {
                 let _ = ptr;
                 false
@@ -316,7 +314,7 @@ impl Kinded {
     /// that was to be asked about may find that nothing is asked any more, and that there is no layer.)
     #[inline(always)]
     fn direct(self) -> Option<Layered> {
-        if api::is_on() && !api::is_asked() { Some(Layered(self.0, self.1, self.2)) } else { None }
+        if api::is_direct() { Some(Layered(self.0, self.1, self.2)) } else { None }
     }
 
     /// A request that may be refused, then the layer or the backend.

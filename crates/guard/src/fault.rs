@@ -8,18 +8,10 @@ use crate::{Kind, SiteId};
 use allokit_core::{Fault, FaultKind};
 use allokit_platform::fill;
 use allokit_platform::stderr::Stderr;
+use allokit_report::Bytes;
 use allokit_report::fault::raise;
 use allokit_track::fault::Operation;
 use core::fmt::{self, Write};
-
-/// "1 byte", "7 bytes"
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
-    }
-}
 
 fn last_line(out: &mut Stderr, operation: Operation, site: SiteId) -> fmt::Result {
     writeln!(out, "  {} {site}", operation.here())

@@ -2,10 +2,9 @@
 //! without frame pointers: asked of the unwinder that the process has, or of libgcc_s.so.1. Costs microseconds, so it is
 //! for what happens seldom.
 
-use core::ffi::c_void;
-
 cfg_if::cfg_if! {
     if #[cfg(all(target_os = "linux", not(miri)))] {
+        use core::ffi::c_void;
         use core::ptr;
         use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -93,7 +92,6 @@ cfg_if::cfg_if! {
     } else {
         /// There is none here.
         pub fn prepare() -> bool {
-            let _: *const c_void = core::ptr::null();
             false
         }
 

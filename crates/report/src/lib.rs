@@ -27,6 +27,16 @@ pub use leaks::{finding, leak_heading, leak_row};
 use allokit_core::{Known, Stats};
 use core::fmt;
 
+/// "1 byte", "7 bytes"
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub usize);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
 /// How much is tracked in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracking {

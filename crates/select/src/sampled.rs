@@ -4,6 +4,7 @@ use crate::Selected;
 use crate::api;
 use allokit_core::{Backend, Fault, FaultKind, Frames, Place, SampleHooks, SampledFault};
 use allokit_platform::{backtrace, errno, symbol};
+use allokit_report::Bytes;
 use allokit_report::fault::{Policy, note, policy, raise};
 use core::fmt::{self, Write};
 
@@ -68,15 +69,6 @@ fn stack_at(instruction: usize, frames: &mut Frames) {
     }
     // The others are where calls return to, one behind the call; this one is where it happened.
     frames[0] += 1;
-}
-
-/// "1 byte", "7 bytes"
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
-    }
 }
 
 fn place(frames: &Frames) -> Place {
